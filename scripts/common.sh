@@ -33,5 +33,7 @@ build() {
   local preset=$1
   shift
   configure "$preset"
-  cmake --build --preset "$preset" --parallel "$cores" ${1:+--target "$@"}
+  local quiet=()
+  [[ -t 1 ]] || quiet=(-- --quiet)
+  cmake --build --preset "$preset" --parallel "$cores" ${1:+--target "$@"} "${quiet[@]}"
 }
