@@ -14,10 +14,6 @@ if(TARGET cistern_trace)
 endif()
 if(TARGET cistern_command)
   install(TARGETS cistern_command)
-  if(BUILD_SHARED_LIBS)
-    file(RELATIVE_PATH to_libraries /${CMAKE_INSTALL_BINDIR} /${CMAKE_INSTALL_LIBDIR})
-    set_target_properties(cistern_command PROPERTIES INSTALL_RPATH "$ORIGIN/${to_libraries}")
-  endif()
 endif()
 
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/cistern-config.cmake.in

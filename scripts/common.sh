@@ -8,6 +8,13 @@ if command -v ccache >/dev/null; then
 fi
 cores=$(nproc)
 
+# Put before a program: sanitizers cannot place their shadow memory where the kernel randomises addresses widely.
+fixed_addresses=()
+# shellcheck disable=SC2034
+if setarch --addr-no-randomize true 2>/dev/null; then
+  fixed_addresses=(setarch --addr-no-randomize)
+fi
+
 # The groups of packages that a preset needs.
 groups_of() {
   case $1 in
