@@ -1,0 +1,42 @@
+// Records what passes through it to a trace file, cheaply enough to leave on: events go to a buffer of the calling thread,
+// without a lock or a system call, and a full buffer is written as one chunk of the file. In the stack language: `trace`.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "cistern/core/stage.hpp"
+
+namespace cistern {
+
+class Recorder final : public Stage {
+ public:
+  /// Creates or overwrites `file`. Throws std::system_error if that fails.
+  Recorder(Ref<Resource> upstream, const std::filesystem::path& file);
+
+  /// Marks the start of a turn of the program's loop.
+  void cycle() noexcept;
+
+  /// Writes out what all threads have recorded so far and closes the file; what follows is passed on unrecorded. Threads
+  /// that allocate meanwhile are waited for. Returns false, once and for all, if anything could not be written.
+  bool finish() noexcept;
+
+  using Stage::deallocate;
+  using Stage::reset_peaks;
+  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  bool deallocate(const Block& block, Stream stream) noexcept override;
+  Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
+  [[nodiscard]] Stats stats() const noexcept override;
+  void reset_peaks(const Stats& floor) noexcept override;
+  [[nodiscard]] Outstanding outstanding() const noexcept override;
+  [[nodiscard]] std::string validate() const override;
+
+ private:
+  ~Recorder() override;
+  void abandoned() noexcept override;
+
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cistern

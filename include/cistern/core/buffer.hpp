@@ -1,0 +1,72 @@
+// The owner most programs use: memory that is freed when it goes out of scope. Move-only; not thread-safe by itself.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <utility>
+
+#include "cistern/core/resource.hpp"
+
+namespace cistern {
+
+/// A block and the resource it came from. The resource may be let go of while buffers of it live.
+class Buffer {
+ public:
+  Buffer() noexcept = default;
+
+  /// Allocates; throws `OutOfMemory`.
+  Buffer(Resource& resource, Request request)
+      : resource_(&resource), block_(resource.allocate(request)), stream_(request.stream) {}
+  Buffer(Resource& resource, std::size_t bytes) : Buffer(resource, Request{.bytes = bytes}) {}
+
+  /// Takes over a block that `resource` handed out.
+  Buffer(Resource& resource, const Block& block, Stream stream = {}) noexcept
+      : resource_(&resource), block_(block), stream_(stream) {}
+
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  Buffer(Buffer&& other) noexcept
+      : resource_(other.resource_), block_(std::exchange(other.block_, {})), stream_(other.stream_) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    if (this != &other) {
+      reset();
+      resource_ = other.resource_;
+      block_ = std::exchange(other.block_, {});
+      stream_ = other.stream_;
+    }
+    return *this;
+  }
+  ~Buffer() { reset(); }
+
+  /// The address of the first byte, where the device's memory has addresses; null for an empty buffer.
+  [[nodiscard]] void* data() const noexcept { return block_.memory; }
+  [[nodiscard]] std::size_t bytes() const noexcept { return block_.requested; }
+  [[nodiscard]] std::size_t capacity() const noexcept { return block_.bytes; }
+  [[nodiscard]] bool empty() const noexcept { return block_.empty(); }
+  [[nodiscard]] const Block& block() const noexcept { return block_; }
+  [[nodiscard]] Stream stream() const noexcept { return stream_; }
+
+  /// The bytes requested as elements of `T`. Only where the memory is host-addressable.
+  template <class T>
+  [[nodiscard]] std::span<T> as() const noexcept {
+    return {static_cast<T*>(data()), bytes() / sizeof(T)};
+  }
+
+  /// The stream in whose order the buffer will be freed; at first the one it was requested for.
+  void set_stream(Stream stream) noexcept { stream_ = stream; }
+
+  /// Frees now. Empty afterwards.
+  void reset() noexcept {
+    if (!block_.empty()) resource_->deallocate(std::exchange(block_, {}), stream_);
+  }
+
+  /// Gives the block up to the caller, who must free it. Empty afterwards.
+  [[nodiscard]] Block release() noexcept { return std::exchange(block_, {}); }
+
+ private:
+  Resource* resource_ = nullptr;
+  Block block_{};
+  Stream stream_{};
+};
+
+}  // namespace cistern

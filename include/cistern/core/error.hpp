@@ -1,0 +1,58 @@
+// Why a request failed. Inside the library failure is a value, small and copied without allocating, because it is made
+// when memory has run out; `OutOfMemory` is the exception it becomes at the public edge.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <string>
+#include <tl/expected.hpp>
+
+namespace cistern {
+
+enum class Errc : std::uint8_t {
+  out_of_memory,  // the device has no more
+  over_limit,     // a bound of the stack would be exceeded
+  too_large,      // the size overflows when rounded, or is beyond what the device can ever give
+  bad_alignment,  // not a power of two, or more than the device can give
+  invalid_block,  // not a live block of this resource
+  device_failed,  // the device failed in another way
+};
+
+/// A word or two for `code`, as it stands in messages.
+const char* name(Errc code) noexcept;
+
+/// What went wrong, where, and by how much. Trivially copyable.
+struct Error {
+  Errc code = Errc::out_of_memory;
+  const char* stage = "";     // the stage that refused, a literal: "limit", "host", ...
+  std::size_t requested = 0;  // bytes asked of that stage
+  std::size_t available = 0;  // bytes it could still have given, where it knows; else 0
+
+  /// True where giving memory back may help: the device or a bound was exhausted.
+  [[nodiscard]] bool is_exhaustion() const noexcept {
+    return code == Errc::out_of_memory || code == Errc::over_limit;
+  }
+};
+
+/// One line for people: "limit refused 2000 bytes: over the limit (500 bytes available)".
+std::string describe(const Error& error);
+
+template <class T>
+using Expected = tl::expected<T, Error>;
+
+/// Thrown by `Resource::allocate` for every kind of failure; carries the `Error`. Making one allocates nothing.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(const Error& error) noexcept;
+
+  [[nodiscard]] const char* what() const noexcept override { return text_.data(); }
+  [[nodiscard]] const Error& error() const noexcept { return error_; }
+
+ private:
+  Error error_;
+  std::array<char, 160> text_{};
+};
+
+}  // namespace cistern

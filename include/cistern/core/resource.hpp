@@ -1,0 +1,104 @@
+// The one interface. Devices, pools and adaptors are all a `Resource`: something that hands out blocks and takes them
+// back. A stack is a chain of them, and a program talks to the outermost.
+//
+// Resources are made by `make` and held by `Ref`s. Every call is thread-safe unless a class says otherwise. Letting go of
+// the last `Ref` while blocks are live is allowed: a report says what is still out, and the resource stays until the last
+// of its blocks has been freed.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cistern/core/block.hpp"
+#include "cistern/core/error.hpp"
+#include "cistern/core/stats.hpp"
+
+namespace cistern {
+
+class Device;
+
+class Resource {
+ public:
+  Resource(const Resource&) = delete;
+  Resource& operator=(const Resource&) = delete;
+  Resource(Resource&&) = delete;
+  Resource& operator=(Resource&&) = delete;
+
+  /// A block of at least `request.bytes` with the alignment asked for, or why not. A failed request changes no figure
+  /// but `failures`. Zero bytes give the empty block.
+  [[nodiscard]] virtual Expected<Block> try_allocate(Request request) noexcept = 0;
+
+  /// The same, throwing `OutOfMemory`.
+  [[nodiscard]] Block allocate(Request request) {
+    Expected<Block> block = try_allocate(request);
+    if (!block) throw OutOfMemory(block.error());
+    return *block;
+  }
+  [[nodiscard]] Block allocate(std::size_t bytes) { return allocate(Request{.bytes = bytes}); }
+
+  /// Takes a block back, on any thread, in the order of `stream`. Never allocates. A block that is not a live block of
+  /// this resource (freed before, or another resource's) is refused: nothing changes but `refused_frees`, a report says
+  /// so, and the answer is false.
+  virtual bool deallocate(const Block& block, Stream stream) noexcept = 0;
+  bool deallocate(const Block& block) noexcept { return deallocate(block, Stream{}); }
+
+  /// Says that a live block is in use on one more stream than the one it was requested for, so that its memory is not
+  /// reused before that stream is done with it. Without effect where the device has no queues.
+  virtual Expected<void> also_used_on(const Block& block, Stream stream) noexcept = 0;
+
+  /// Gives idle memory back to the device, outermost stage first and least recently used first, until no more than
+  /// `keep_bytes` lie idle in the whole stack. Returns by how much `reserved` fell (roughly, while other threads allocate).
+  std::size_t trim(std::size_t keep_bytes = 0) noexcept;
+
+  /// A consistent copy of the figures, exact while nobody allocates or frees.
+  [[nodiscard]] virtual Stats stats() const noexcept = 0;
+
+  /// Sets every peak of the stack to its current level, or to that of `floor` where that is higher.
+  virtual void reset_peaks(const Stats& floor) noexcept = 0;
+  void reset_peaks() noexcept { reset_peaks(Stats{}); }
+
+  /// The buckets that hold idle blocks, in order of capacity, stage by stage. Allocates.
+  [[nodiscard]] virtual std::vector<BucketStats> buckets() const { return {}; }
+
+  /// What callers still hold of this stage. O(blocks).
+  [[nodiscard]] virtual Outstanding outstanding() const noexcept = 0;
+
+  /// The device at the bottom: its limits and capabilities.
+  [[nodiscard]] virtual Device& device() const noexcept = 0;
+
+  /// The law of this stage's structure, or of a stage's below it, that does not hold; empty if all hold. For tests:
+  /// O(blocks), and exact only while nobody allocates or frees.
+  [[nodiscard]] virtual std::string validate() const = 0;
+
+  void retain() noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
+  void release() noexcept;
+
+ protected:
+  Resource() = default;
+  virtual ~Resource() = default;
+
+  /// Reports a free that is refused; always false.
+  static bool refuse_free(const char* stage, const Block& block) noexcept;
+
+  /// `trim` without the answer; a stage trims itself and then its upstream.
+  virtual void trim_to(std::size_t keep_bytes) noexcept = 0;
+  friend class Stage;
+
+  /// Called once, when the last `Ref` is gone: the stage destroys itself, now or with its last block. This one does so
+  /// by the pins: a stage that does not override it pins itself once for each live block.
+  virtual void abandoned() noexcept { unpin(); }
+  void pin() noexcept { pins_.fetch_add(1, std::memory_order_relaxed); }
+  void unpin() noexcept {
+    if (pins_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
+ private:
+  std::atomic<std::size_t> owners_{0};
+  std::atomic<std::size_t> pins_{1};
+};
+
+}  // namespace cistern

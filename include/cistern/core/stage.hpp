@@ -1,0 +1,56 @@
+// What all stages above a device share: an upstream, and passing on what does not concern them. Pools and adaptors derive
+// from it and override what they do themselves.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cistern/core/ref.hpp"
+#include "cistern/core/resource.hpp"
+
+namespace cistern {
+
+class Stage : public Resource {
+ public:
+  [[nodiscard]] Resource& upstream() const noexcept { return *upstream_; }
+
+  Expected<void> also_used_on(const Block& block, Stream stream) noexcept override {
+    return upstream_->also_used_on(block, stream);
+  }
+  [[nodiscard]] Stats stats() const noexcept override { return upstream_->stats(); }
+  using Resource::reset_peaks;
+  void reset_peaks(const Stats& floor) noexcept override { upstream_->reset_peaks(floor); }
+  [[nodiscard]] std::vector<BucketStats> buckets() const override { return upstream_->buckets(); }
+  [[nodiscard]] Device& device() const noexcept override { return upstream_->device(); }
+  [[nodiscard]] std::string validate() const override { return upstream_->validate(); }
+
+ protected:
+  explicit Stage(Ref<Resource> upstream) : upstream_(std::move(upstream)) {
+    if (!upstream_) throw std::invalid_argument("a stage needs an upstream, but was given none");
+  }
+
+  /// The figures of a pool that has `own` live, cached, hits and misses, and stands on this upstream.
+  [[nodiscard]] Stats as_pool(const Stats& own) const noexcept {
+    const Stats below = upstream_->stats();
+    Stats stats = own;
+    stats.cached.current += below.cached.current;
+    stats.cached.peak += below.cached.peak;  // no less than the peak of the sum
+    stats.reserved = below.reserved;
+    stats.hits += below.hits;
+    if (below.pools > 0) stats.misses = below.misses;
+    stats.device_allocations = below.device_allocations;
+    stats.device_frees = below.device_frees;
+    stats.pools = below.pools + 1;
+    return stats;
+  }
+
+  void trim_to(std::size_t keep_bytes) noexcept override { trim_upstream(keep_bytes); }
+  void trim_upstream(std::size_t keep_bytes) noexcept { upstream_->trim_to(keep_bytes); }
+
+ private:
+  Ref<Resource> upstream_;
+};
+
+}  // namespace cistern

@@ -1,0 +1,99 @@
+// The figures every stage reports, with one set of keys for all stacks. A figure that a stage does not have is zero.
+// Live blocks, allocations, frees and failures are the outermost stage's; reserved bytes and device calls the device's;
+// idle bytes are summed over the stages; misses are the innermost pool's.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace cistern {
+
+/// A level and the highest it stood at since its peak was last reset.
+struct Gauge {
+  std::size_t current = 0;
+  std::size_t peak = 0;
+
+  void rise(std::size_t by) noexcept {
+    current += by;
+    peak = std::max(peak, current);
+  }
+  void fall(std::size_t by) noexcept { current -= by; }
+  void reset_peak(std::size_t floor) noexcept { peak = std::max(current, floor); }
+
+  friend bool operator==(const Gauge&, const Gauge&) = default;
+};
+
+struct Stats {
+  Gauge live_requested;  // bytes callers asked for and hold
+  Gauge live_granted;    // bytes of the blocks that callers hold
+  Gauge live_blocks;
+  Gauge cached;    // idle bytes that pools keep for reuse
+  Gauge reserved;  // bytes obtained from the device and not given back
+
+  std::uint64_t allocations = 0;  // requests that were granted
+  std::uint64_t frees = 0;        // frees that were accepted
+  std::uint64_t failures = 0;     // requests that failed, as the caller saw it
+  std::uint64_t refused_frees = 0;  // frees of what was not a live block here: stale, repeated, foreign
+  std::uint64_t hits = 0;           // requests served without a call to the device
+  std::uint64_t misses = 0;         // requests that needed one
+  std::uint64_t device_allocations = 0;
+  std::uint64_t device_frees = 0;
+
+  std::uint32_t pools = 0;  // stages of the stack that keep memory
+
+  /// hits / (hits + misses); 0 before the first request.
+  [[nodiscard]] double hit_rate() const noexcept {
+    const auto served = static_cast<double>(hits + misses);
+    return served > 0 ? static_cast<double>(hits) / served : 0;
+  }
+
+  /// Peak of the bytes requested over peak of the bytes reserved; 0 before the first request.
+  [[nodiscard]] double utilisation() const noexcept {
+    return reserved.peak > 0
+               ? static_cast<double>(live_requested.peak) / static_cast<double>(reserved.peak)
+               : 0;
+  }
+
+  /// Calls `visit(key, gauge)` for every gauge, in a fixed order.
+  template <class Self, class Visit>
+  static void each_gauge(Self& self, Visit&& visit) {
+    visit(std::string_view("live_requested"), self.live_requested);
+    visit(std::string_view("live_granted"), self.live_granted);
+    visit(std::string_view("live_blocks"), self.live_blocks);
+    visit(std::string_view("cached"), self.cached);
+    visit(std::string_view("reserved"), self.reserved);
+  }
+
+  /// Calls `visit(key, count)` for every counter, in a fixed order.
+  template <class Self, class Visit>
+  static void each_counter(Self& self, Visit&& visit) {
+    visit(std::string_view("allocations"), self.allocations);
+    visit(std::string_view("frees"), self.frees);
+    visit(std::string_view("failures"), self.failures);
+    visit(std::string_view("refused_frees"), self.refused_frees);
+    visit(std::string_view("hits"), self.hits);
+    visit(std::string_view("misses"), self.misses);
+    visit(std::string_view("device_allocations"), self.device_allocations);
+    visit(std::string_view("device_frees"), self.device_frees);
+  }
+
+  friend bool operator==(const Stats&, const Stats&) = default;
+};
+
+/// One bucket of a cache: the capacity its blocks have at least, and what lies idle in it. Made on demand.
+struct BucketStats {
+  std::size_t capacity = 0;
+  std::size_t cached_blocks = 0;
+  std::size_t cached_bytes = 0;
+};
+
+/// What callers still hold of a resource.
+struct Outstanding {
+  std::size_t blocks = 0;
+  std::size_t bytes = 0;    // granted
+  std::size_t largest = 0;  // granted
+};
+
+}  // namespace cistern

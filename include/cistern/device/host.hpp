@@ -1,0 +1,42 @@
+// The CPU's memory: from malloc where a request is small, straight from the operating system where it is large enough
+// that page faults and returning it matter.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cistern/core/device.hpp"
+
+namespace cistern {
+
+enum class HugePages : std::uint8_t {
+  never,        // ask the system for small pages
+  automatic,    // leave it to the system
+  transparent,  // advise the system to use huge pages for mapped memory
+};
+
+class HostDevice final : public Device {
+ public:
+  struct Options {
+    std::size_t map_from = std::size_t{256} << 10;  // requests of so many bytes are mapped, smaller ones malloc'ed
+    HugePages huge_pages = HugePages::automatic;
+    bool zero = false;  // memory is zeroed when it is obtained (not when a pool reuses it)
+  };
+
+  HostDevice() : HostDevice(Options{}) {}
+  explicit HostDevice(Options options);
+
+  [[nodiscard]] const Options& options() const noexcept { return options_; }
+
+ private:
+  Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept override;
+  void give_back(Piece piece, Stream stream) noexcept override;
+  [[nodiscard]] bool is_mapped(std::size_t bytes) const noexcept { return bytes >= options_.map_from; }
+
+  const Options options_;
+};
+
+/// Bytes of memory this process may use: the machine's, or less where a control group says so. Reads files; for set-up.
+std::size_t host_memory() noexcept;
+
+}  // namespace cistern

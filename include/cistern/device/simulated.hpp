@@ -1,0 +1,70 @@
+// An address space without memory behind it: for replaying the traces of large devices on any machine, for counting what
+// device calls would have cost, and for making a device fail on demand. Addresses are deterministic and never used again.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+
+#include "cistern/core/device.hpp"
+#include "cistern/core/size.hpp"
+
+namespace cistern {
+
+class SimulatedDevice final : public Device {
+ public:
+  using Duration = std::chrono::nanoseconds;
+
+  struct Options {
+    std::size_t capacity = std::size_t{16} << 30;
+    std::size_t granularity = 512;  // sizes are rounded up to a multiple; a power of two
+    std::size_t alignment = 512;    // of every block; a power of two
+
+    // What a call costs, in virtual time: nothing sleeps.
+    Duration allocate_latency{0};
+    Duration free_latency{0};
+    double ns_per_byte = 0;  // of an allocation
+
+    // Failures on demand, of allocations, counted from 1 since the device was made.
+    std::uint64_t fail_at = 0;     // the n-th call fails; 0 for none
+    std::uint64_t fail_every = 0;  // every n-th call fails; 0 for none
+    double fail_probability = 0;   // each call fails with this probability, drawn from `seed`
+    std::uint64_t seed = 1;
+    std::size_t fail_beyond = unbounded;  // a call that would take `reserved` beyond so many bytes fails
+  };
+
+  SimulatedDevice() : SimulatedDevice(Options{}) {}
+  /// Throws std::invalid_argument where a power of two or a probability is none.
+  explicit SimulatedDevice(const Options& options);
+
+  /// The calls made so far, failed ones included, and what all calls would have cost.
+  [[nodiscard]] std::uint64_t allocation_calls() const noexcept;
+  [[nodiscard]] std::uint64_t free_calls() const noexcept;
+  [[nodiscard]] Duration virtual_time() const noexcept;
+
+  /// Makes the n-th allocation call from now fail; 0 takes it back.
+  void fail_next(std::uint64_t n) noexcept;
+
+  /// Bytes in use.
+  [[nodiscard]] std::size_t used() const noexcept;
+
+  [[nodiscard]] std::string validate() const override;
+
+ private:
+  Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept override;
+  void give_back(Piece piece, Stream stream) noexcept override;
+  bool fails_on_demand(std::size_t bytes) noexcept;
+
+  const Options options_;
+  mutable std::mutex mutex_;  // guards all below
+  std::uintptr_t next_address_;
+  std::size_t used_ = 0;
+  std::uint64_t allocation_calls_ = 0;
+  std::uint64_t free_calls_ = 0;
+  std::uint64_t fail_call_ = 0;
+  std::uint64_t random_state_;
+  double virtual_ns_ = 0;
+};
+
+}  // namespace cistern

@@ -1,0 +1,139 @@
+// Where a cache keeps its idle blocks so that a request finds one that fits: lists by bucket, or a set ordered by size.
+// Both round a request up to what is asked of the upstream, and neither allocates when a block is put in or taken out.
+// Not thread-safe: the cache's lock guards them.
+#pragma once
+
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cistern/core/device.hpp"
+#include "cistern/core/intrusive_list.hpp"
+#include "cistern/core/node.hpp"
+#include "cistern/core/stats.hpp"
+#include "cistern/pool/bucket_policy.hpp"
+
+namespace cistern {
+
+/// A cache's record of one block of its upstream, idle or live.
+struct CacheNode : Node {
+  Block upstream;             // its bytes are the block's capacity
+  std::size_t requested = 0;  // by the caller, while live
+  Stream stream;              // of the last use, while idle
+  std::uint64_t idle_since = 0;  // a count of frees
+  std::uint32_t bucket = 0;
+  ListLinks<CacheNode> by_use;
+  ListLinks<CacheNode> in_bucket;
+  CacheNode* next_free = nullptr;
+};
+
+/// Rounds sizes to buckets. Every capacity is a multiple of the device's granularity.
+class BucketMap {
+ public:
+  /// `granularity` is a power of two. Throws std::invalid_argument if the policy makes no sense.
+  BucketMap(const Geometric& policy, std::size_t granularity);
+  BucketMap(const Table& policy, std::size_t granularity);
+
+  [[nodiscard]] std::size_t size() const noexcept { return capacities_.size(); }
+  [[nodiscard]] std::size_t capacity(std::size_t bucket) const noexcept { return capacities_[bucket]; }
+
+  /// The first bucket whose capacity is at least `bytes`, which is not 0; at least `size()` if there is none. O(1) for
+  /// geometric buckets, O(log size) for a table.
+  [[nodiscard]] std::size_t bucket_for(std::size_t bytes) const noexcept;
+
+ private:
+  std::vector<std::size_t> capacities_;  // rising
+  // Geometric buckets are found by arithmetic: one for every multiple of the granularity at first, and from
+  // 2^first_power_, where `per_doubling` of them make a doubling, that many for each.
+  bool geometric_ = false;
+  unsigned granularity_bits_ = 0;
+  unsigned doubling_bits_ = 0;
+  unsigned first_power_ = 0;
+};
+
+/// Idle blocks in buckets; the last block in is the first out, because its memory is the likeliest to be warm.
+class BucketIndex {
+ public:
+  BucketIndex(BucketMap map, const DeviceLimits& limits);
+
+  /// What to ask of the upstream for a request: the bucket's capacity. Nothing if no bucket is large enough.
+  [[nodiscard]] std::optional<std::size_t> capacity_for(std::size_t bytes) const noexcept;
+
+  /// An idle block for the request, taken out; null if there is none. `alignment` is a power of two, or 0.
+  CacheNode* take(std::size_t bytes, std::size_t alignment) noexcept;
+
+  /// The same among the odd blocks of the bucket below, which are larger than its capacity: an upstream that cannot give
+  /// a whole bucket may still have given what was requested.
+  CacheNode* take_odd(std::size_t bytes, std::size_t alignment) noexcept;
+
+  /// Prepares a new block, obtained for a request of `bytes`; false if the host has no memory.
+  bool adopt(CacheNode& node, std::size_t bytes) noexcept;
+  /// The opposite, before the block leaves for good.
+  void forget(CacheNode& node) noexcept;
+
+  void put(CacheNode& node) noexcept;
+  void remove(CacheNode& node) noexcept;
+
+  /// How many idle blocks share the node's bucket, and the one that has been there longest.
+  [[nodiscard]] std::size_t peers(const CacheNode& node) const noexcept { return lists_[node.bucket].size(); }
+  [[nodiscard]] CacheNode* oldest_peer(const CacheNode& node) const noexcept { return lists_[node.bucket].oldest(); }
+
+  void append_to(std::vector<BucketStats>& buckets) const;
+  [[nodiscard]] std::string validate() const;
+
+ private:
+  using List = IntrusiveList<CacheNode, &CacheNode::in_bucket>;
+
+  CacheNode* take_from(List& list, std::size_t bytes, std::size_t alignment) noexcept;
+  [[nodiscard]] bool is_odd(const CacheNode& node) const noexcept;
+
+  const BucketMap map_;
+  const DeviceLimits& limits_;
+  std::vector<List> lists_;
+  std::size_t odd_ = 0;  // blocks larger than their bucket, idle or live
+};
+
+/// Idle blocks by size, the oldest of equal ones first.
+class FitIndex {
+ public:
+  /// Throws std::invalid_argument if the policy makes no sense.
+  FitIndex(const Fit& policy, const DeviceLimits& limits);
+
+  [[nodiscard]] std::optional<std::size_t> capacity_for(std::size_t bytes) const noexcept;
+  CacheNode* take(std::size_t bytes, std::size_t alignment) noexcept;
+  CacheNode* take_odd(std::size_t /*bytes*/, std::size_t /*alignment*/) noexcept { return nullptr; }
+  bool adopt(CacheNode& node, std::size_t bytes) noexcept;
+  void forget(CacheNode& node) noexcept;
+  void put(CacheNode& node) noexcept;
+  void remove(CacheNode& node) noexcept;
+  [[nodiscard]] std::size_t peers(const CacheNode& /*node*/) const noexcept { return 0; }  // there are no buckets
+  [[nodiscard]] CacheNode* oldest_peer(const CacheNode& /*node*/) const noexcept { return nullptr; }
+  void append_to(std::vector<BucketStats>& buckets) const;
+  [[nodiscard]] std::string validate() const;
+
+ private:
+  struct Key {
+    std::size_t bytes;
+    std::uint64_t idle_since;
+    auto operator<=>(const Key&) const = default;
+  };
+  struct Order {
+    using is_transparent = void;
+    static Key key(const CacheNode* node) noexcept { return {node->upstream.bytes, node->idle_since}; }
+    static Key key(const Key& key) noexcept { return key; }
+    bool operator()(const auto& a, const auto& b) const noexcept { return key(a) < key(b); }
+  };
+  using Set = std::set<CacheNode*, Order>;
+
+  const Fit policy_;
+  const DeviceLimits& limits_;
+  Set idle_;
+  std::vector<Set::node_type> handles_;  // one for every block that is not in the set: made when the block was
+  std::uint64_t frees_ = 0;
+};
+
+}  // namespace cistern

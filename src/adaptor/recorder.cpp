@@ -1,0 +1,369 @@
+#include "cistern/adaptor/recorder.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "cistern/core/live_counters.hpp"
+#include "cistern/core/report.hpp"
+#include "cistern/core/slab.hpp"
+#include "cistern/trace/encode.hpp"
+
+namespace cistern {
+namespace {
+
+constexpr std::size_t events_per_buffer = 1024;
+constexpr std::size_t node_batch = 64;
+constexpr std::size_t most_spare_nodes = 4 * node_batch;
+
+struct RecorderNode : Node {
+  Block upstream;
+  std::uint64_t id = 0;
+  RecorderNode* next_free = nullptr;
+};
+
+/// What one thread needs to record without asking anyone: its events and a few nodes. Owned by the recorder and by the
+/// thread, whichever lives longer; used by the thread, and once by the recorder when it finishes.
+class ThreadBuffer {
+ public:
+  explicit ThreadBuffer(std::uint64_t recorder) : recorder_(recorder) { events.reserve(events_per_buffer); }
+
+  [[nodiscard]] std::uint64_t recorder() const noexcept { return recorder_; }
+
+  // Uncontended but for the one time that the recorder finishes.
+  void lock() noexcept {
+    while (busy_.exchange(true, std::memory_order_acquire)) std::this_thread::yield();
+  }
+  void unlock() noexcept { busy_.store(false, std::memory_order_release); }
+
+  std::vector<Event> events;
+  std::uint32_t thread = 0;
+  RecorderNode* spare_nodes = nullptr;
+  std::size_t spare_count = 0;
+  std::atomic<bool> thread_ended{false};
+
+ private:
+  const std::uint64_t recorder_;
+  std::atomic<bool> busy_{false};
+};
+
+/// The buffers of the calling thread, one for each recorder it has met.
+struct ThreadBuffers {
+  std::vector<std::shared_ptr<ThreadBuffer>> all;
+  ThreadBuffer* last = nullptr;
+
+  static thread_local bool are_gone;  // the thread is ending: nothing may be made again
+
+  ThreadBuffers() = default;
+  ThreadBuffers(const ThreadBuffers&) = delete;
+  ThreadBuffers& operator=(const ThreadBuffers&) = delete;
+  ThreadBuffers(ThreadBuffers&&) = delete;
+  ThreadBuffers& operator=(ThreadBuffers&&) = delete;
+  ~ThreadBuffers() {
+    for (const auto& buffer : all) buffer->thread_ended.store(true, std::memory_order_release);
+    are_gone = true;
+  }
+};
+
+thread_local bool ThreadBuffers::are_gone = false;
+
+ThreadBuffers* my_buffers() noexcept {
+  if (ThreadBuffers::are_gone) return nullptr;
+  thread_local ThreadBuffers buffers;
+  return &buffers;
+}
+
+std::uint64_t next_recorder() noexcept {
+  static std::atomic<std::uint64_t> count{0};
+  return ++count;
+}
+
+}  // namespace
+
+class Recorder::Impl {
+ public:
+  Impl(const Resource* owner, const std::filesystem::path& file)
+      : nodes_(owner), file_(std::fopen(file.c_str(), "wb")) {  // NOLINT(cppcoreguidelines-owning-memory)
+    if (file_ == nullptr) throw std::system_error(errno, std::generic_category(), "trace: cannot write " + file.string());
+    std::vector<std::byte> header;
+    append_file_header(header);
+    write(header);
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  Impl(Impl&&) = delete;
+  Impl& operator=(Impl&&) = delete;
+  ~Impl() { finish(); }
+
+  /// The calling thread's buffer; null if there is none because the thread is ending or the host has no memory.
+  ThreadBuffer* buffer() noexcept {
+    ThreadBuffers* mine = my_buffers();
+    if (mine != nullptr && mine->last != nullptr && mine->last->recorder() == number_) [[likely]] return mine->last;
+    return mine != nullptr ? find_buffer(*mine) : nullptr;
+  }
+
+  /// Adds an event at the present time. `event.id` 0 stands for "a new id": the sequence number. Returns the id, or 0
+  /// if the event could not be recorded.
+  std::uint64_t record(ThreadBuffer* thread_buffer, Event event) noexcept {
+    if (thread_buffer == nullptr) {
+      fail("a thread had no buffer");
+      return 0;
+    }
+    ThreadBuffer& buffer = *thread_buffer;
+    const std::lock_guard lock(buffer);
+    if (finished_.load(std::memory_order_relaxed)) return 0;
+    event.sequence = sequence_.fetch_add(1, std::memory_order_relaxed) + 1;
+    if (event.id == 0) event.id = event.sequence;
+    event.time_ns = static_cast<std::uint64_t>((std::chrono::steady_clock::now() - start_).count());
+    event.thread = buffer.thread;
+    buffer.events.push_back(event);  // there is room: a full buffer is flushed at once
+    if (buffer.events.size() == events_per_buffer) flush(buffer);
+    return event.id;
+  }
+
+  /// Null if the host has no memory.
+  RecorderNode* take_node(ThreadBuffer* buffer) noexcept {
+    if (buffer != nullptr && buffer->spare_nodes != nullptr) [[likely]] return pop_spare(*buffer);
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = 1; buffer != nullptr && i < node_batch; ++i) {
+      RecorderNode* spare = nodes_.take();
+      if (spare == nullptr) break;
+      push_spare(*buffer, spare);
+    }
+    return nodes_.take();
+  }
+
+  void put_node(ThreadBuffer* buffer, RecorderNode* node) noexcept {
+    if (buffer != nullptr && buffer->spare_count < most_spare_nodes) {
+      push_spare(*buffer, node);
+      return;
+    }
+    const std::lock_guard lock(mutex_);
+    nodes_.put(node);
+    while (buffer != nullptr && buffer->spare_count > most_spare_nodes / 2) nodes_.put(pop_spare(*buffer));
+  }
+
+  bool finish() noexcept {
+    if (finished_.exchange(true)) return !failed_.load();
+    for (std::size_t i = 0;; ++i) {
+      std::shared_ptr<ThreadBuffer> buffer;
+      {
+        const std::lock_guard lock(mutex_);
+        if (i == buffers_.size()) break;
+        buffer = buffers_[i];
+      }
+      const std::lock_guard lock(*buffer);
+      flush(*buffer);
+    }
+    const std::lock_guard lock(mutex_);
+    try {
+      chunk_.clear();
+      append_end(events_written_, chunk_);
+      write(chunk_);
+    } catch (const std::bad_alloc&) {
+      fail("out of memory");
+    }
+    if (std::fclose(file_) != 0) fail(std::strerror(errno));  // NOLINT(cppcoreguidelines-owning-memory, concurrency-mt-unsafe)
+    return !failed_.load();
+  }
+
+  template <class Visit>
+  void each_node(Visit&& visit) const {
+    const std::lock_guard lock(mutex_);
+    nodes_.each(visit);
+  }
+
+  std::uint64_t next_cycle() noexcept { return cycles_.fetch_add(1, std::memory_order_relaxed) + 1; }
+
+  LiveCounters live;
+
+ private:
+  static void push_spare(ThreadBuffer& buffer, RecorderNode* node) noexcept {
+    node->next_free = buffer.spare_nodes;
+    buffer.spare_nodes = node;
+    ++buffer.spare_count;
+  }
+  static RecorderNode* pop_spare(ThreadBuffer& buffer) noexcept {
+    RecorderNode* node = buffer.spare_nodes;
+    buffer.spare_nodes = node->next_free;
+    --buffer.spare_count;
+    return node;
+  }
+
+  ThreadBuffer* find_buffer(ThreadBuffers& mine) noexcept {
+    for (const auto& buffer : mine.all) {
+      if (buffer->recorder() == number_) return mine.last = buffer.get();
+    }
+    try {
+      std::erase_if(mine.all, [](const auto& buffer) { return buffer.use_count() == 1; });  // their recorder is gone
+      mine.all.reserve(mine.all.size() + 1);
+      mine.all.push_back(register_buffer());
+      return mine.last = mine.all.back().get();
+    } catch (const std::bad_alloc&) {
+      mine.last = nullptr;
+      return nullptr;
+    }
+  }
+
+  std::shared_ptr<ThreadBuffer> register_buffer() {
+    const std::lock_guard lock(mutex_);
+    const auto ended = std::find_if(buffers_.begin(), buffers_.end(), [](const auto& buffer) {
+      return buffer->thread_ended.exchange(false, std::memory_order_acquire);
+    });
+    if (ended != buffers_.end()) {
+      (*ended)->thread = threads_++;
+      return *ended;
+    }
+    buffers_.push_back(std::make_shared<ThreadBuffer>(number_));
+    buffers_.back()->thread = threads_++;
+    return buffers_.back();
+  }
+
+  void flush(ThreadBuffer& buffer) noexcept {
+    const std::lock_guard lock(mutex_);
+    try {
+      chunk_.clear();
+      append_chunk(buffer.events, chunk_);
+      write(chunk_);
+      events_written_ += buffer.events.size();
+    } catch (const std::bad_alloc&) {
+      fail("out of memory");
+    }
+    buffer.events.clear();
+  }
+
+  void write(const std::vector<std::byte>& bytes) noexcept {
+    if (failed_.load() || bytes.empty()) return;
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail(std::strerror(errno));  // NOLINT(concurrency-mt-unsafe)
+  }
+
+  void fail(const char* why) noexcept {
+    if (!failed_.exchange(true)) report("trace: the recording is incomplete: %s", why);
+  }
+
+  const std::uint64_t number_ = next_recorder();
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::atomic<std::uint64_t> sequence_{0};
+  std::atomic<std::uint64_t> cycles_{0};
+  std::atomic<bool> finished_{false};
+  std::atomic<bool> failed_{false};
+
+  mutable std::mutex mutex_;  // guards all below; taken after a buffer's own lock
+  Slab<RecorderNode> nodes_;
+  std::vector<std::shared_ptr<ThreadBuffer>> buffers_;
+  std::uint32_t threads_ = 0;
+  std::FILE* file_;
+  std::vector<std::byte> chunk_;
+  std::uint64_t events_written_ = 0;
+};
+
+Recorder::Recorder(Ref<Resource> upstream, const std::filesystem::path& file)
+    : Stage(std::move(upstream)), impl_(std::make_unique<Impl>(this, file)) {}
+
+Recorder::~Recorder() = default;
+
+void Recorder::abandoned() noexcept {
+  finish();
+  unpin();
+}
+
+void Recorder::cycle() noexcept {
+  impl_->record(impl_->buffer(), {.id = impl_->next_cycle(), .operation = Operation::cycle});
+}
+
+bool Recorder::finish() noexcept { return impl_->finish(); }
+
+Expected<Block> Recorder::try_allocate(Request request) noexcept {
+  if (request.bytes == 0) return Block{};
+  ThreadBuffer* buffer = impl_->buffer();
+  RecorderNode* node = impl_->take_node(buffer);
+  if (node == nullptr) {
+    impl_->live.failed();
+    return tl::unexpected(Error{.code = Errc::out_of_memory, .stage = "trace", .requested = request.bytes});
+  }
+  const Expected<Block> below = upstream().try_allocate(request);
+  if (!below) {
+    impl_->put_node(buffer, node);
+    impl_->live.failed();
+    return below;
+  }
+  node->upstream = *below;
+  node->id = impl_->record(buffer, {.bytes = request.bytes,
+                                    .alignment = request.alignment,
+                                    .stream = request.stream.id,
+                                    .operation = Operation::allocate});
+  Block block = *below;
+  block.node = node;
+  block.generation = node->begin_life();
+  impl_->live.granted(block);
+  pin();
+  return block;
+}
+
+bool Recorder::deallocate(const Block& block, Stream stream) noexcept {
+  if (block.empty()) return true;
+  if (!block.node->names(block, this)) {
+    impl_->live.refused();
+    return refuse_free("trace", block);
+  }
+  auto* node = static_cast<RecorderNode*>(block.node);
+  const Block below = node->upstream;
+  ThreadBuffer* buffer = impl_->buffer();
+  if (node->id != 0) {  // before the memory can be granted again
+    impl_->record(buffer, {.id = node->id, .bytes = below.requested, .stream = stream.id, .operation = Operation::free});
+  }
+  node->end_life();
+  impl_->live.freed(block);
+  impl_->put_node(buffer, node);
+  upstream().deallocate(below, stream);
+  unpin();
+  return true;
+}
+
+Expected<void> Recorder::also_used_on(const Block& block, Stream stream) noexcept {
+  if (block.empty()) return {};
+  if (!block.node->names(block, this)) {
+    return tl::unexpected(Error{.code = Errc::invalid_block, .stage = "trace", .requested = block.bytes});
+  }
+  return upstream().also_used_on(static_cast<RecorderNode*>(block.node)->upstream, stream);
+}
+
+Stats Recorder::stats() const noexcept {
+  Stats stats = upstream().stats();
+  impl_->live.write_to(stats);
+  return stats;
+}
+
+void Recorder::reset_peaks(const Stats& floor) noexcept {
+  impl_->live.reset_peaks(floor);
+  Stage::reset_peaks(floor);
+}
+
+Outstanding Recorder::outstanding() const noexcept {
+  Outstanding out;
+  impl_->each_node([&](const RecorderNode& node) {
+    if (!node.is_live()) return;
+    ++out.blocks;
+    out.bytes += node.upstream.bytes;
+    out.largest = std::max(out.largest, node.upstream.bytes);
+  });
+  return out;
+}
+
+std::string Recorder::validate() const {
+  const Outstanding live = outstanding();
+  Stats own;
+  impl_->live.write_to(own);
+  if (own.live_blocks.current != live.blocks) return "trace: live_blocks is the number of live nodes";
+  if (own.live_granted.current != live.bytes) return "trace: live_granted is the sum of the live nodes";
+  return Stage::validate();
+}
+
+}  // namespace cistern

@@ -1,0 +1,44 @@
+#include "cistern/core/error.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace cistern {
+namespace {
+
+int print(char* out, std::size_t size, const Error& error) noexcept {
+  if (error.code == Errc::bad_alignment || error.code == Errc::invalid_block) {
+    return std::snprintf(out, size, "%s refused: %s", error.stage, name(error.code));
+  }
+  if (error.available > 0) {
+    return std::snprintf(out, size, "%s refused %zu bytes: %s (%zu bytes available)", error.stage,
+                         error.requested, name(error.code), error.available);
+  }
+  return std::snprintf(out, size, "%s refused %zu bytes: %s", error.stage, error.requested, name(error.code));
+}
+
+}  // namespace
+
+const char* name(Errc code) noexcept {
+  switch (code) {
+    case Errc::out_of_memory: return "out of memory";
+    case Errc::over_limit: return "over the limit";
+    case Errc::too_large: return "larger than the device can ever give";
+    case Errc::bad_alignment: return "the alignment is not a power of two that the device can give";
+    case Errc::invalid_block: return "not a live block of this resource";
+    case Errc::device_failed: return "the device failed";
+  }
+  return "unknown failure";
+}
+
+std::string describe(const Error& error) {
+  std::array<char, 256> text{};
+  const int length = print(text.data(), text.size(), error);
+  return {text.data(), std::min(text.size() - 1, static_cast<std::size_t>(std::max(length, 0)))};
+}
+
+OutOfMemory::OutOfMemory(const Error& error) noexcept : error_(error) {
+  print(text_.data(), text_.size(), error);
+}
+
+}  // namespace cistern

@@ -1,0 +1,140 @@
+#include "cistern/device/host.hpp"
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "cistern/core/report.hpp"
+#include "cistern/core/size.hpp"
+
+namespace cistern {
+namespace {
+
+constexpr std::size_t cache_line = 64;
+constexpr std::size_t huge_page = std::size_t{2} << 20;
+
+std::size_t page_size() noexcept {
+  static const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+DeviceLimits host_limits() {
+  return {.kind = "host",
+          .name = "host memory",
+          .total_memory = host_memory(),
+          .max_allocation = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()),
+          .alignment = cache_line,
+          .max_alignment = std::size_t{1} << 30,
+          .granularity = cache_line,
+          .memory_is_address = true,
+          .host_addressable = true};
+}
+
+/// Maps `bytes`, a multiple of the page size, at `alignment`: more is mapped where needed, and the rest cut off.
+void* map_aligned(std::size_t bytes, std::size_t alignment) noexcept {
+  const std::size_t slack = alignment > page_size() ? alignment - page_size() : 0;
+  const std::optional<std::size_t> mapped = checked_add(bytes, slack);
+  if (!mapped) return nullptr;
+  void* memory = mmap(nullptr, *mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  if (slack == 0) return memory;
+  const auto start = reinterpret_cast<std::uintptr_t>(memory);
+  const std::uintptr_t aligned = (start + alignment - 1) & ~(alignment - 1);
+  const std::size_t head = aligned - start;
+  const std::size_t tail = slack - head;
+  bool cut = head == 0 || munmap(memory, head) == 0;
+  auto* piece = static_cast<std::byte*>(memory) + head;
+  cut = cut && (tail == 0 || munmap(piece + bytes, tail) == 0);
+  if (cut) return piece;
+  munmap(memory, *mapped);  // too many mappings: unmapping all of it again needs no new one
+  return nullptr;
+}
+
+std::size_t read_limit(const std::string& file) {
+  std::ifstream in(file);
+  std::size_t bytes = unbounded;
+  if (in >> bytes) return bytes;
+  return unbounded;  // "max", or no such file
+}
+
+/// The smallest limit of the process's control groups, up to the root; v2's file or v1's.
+std::size_t control_group_limit() {
+  std::size_t limit = std::min(read_limit("/sys/fs/cgroup/memory.max"),
+                               read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {  // "0::/a/b", or v1's "5:memory:/a/b"
+    const std::size_t first = line.find(':');
+    const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const bool v2 = controllers.empty();
+    if (!v2 && controllers.find("memory") == std::string::npos) continue;
+    const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
+    const std::string file = v2 ? "/memory.max" : "/memory.limit_in_bytes";
+    for (std::string path = line.substr(second + 1); !path.empty() && path != "/"; path.resize(path.rfind('/'))) {
+      limit = std::min(limit, read_limit(root + path + file));
+      if (path.rfind('/') == std::string::npos) break;
+    }
+  }
+  return limit;
+}
+
+}  // namespace
+
+std::size_t host_memory() noexcept {
+  const auto pages = static_cast<std::size_t>(std::max(sysconf(_SC_PHYS_PAGES), 1L));
+  std::size_t bytes = pages * page_size();
+  rlimit address_space{};
+  if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY) {
+    bytes = std::min<std::size_t>(bytes, address_space.rlim_cur);
+  }
+  try {
+    bytes = std::min(bytes, control_group_limit());
+  } catch (const std::exception&) {  // no memory to read them with: the machine's figure stands
+  }
+  return bytes;
+}
+
+HostDevice::HostDevice(Options options) : Device(host_limits()), options_(options) {
+  if (options_.map_from == 0) throw std::invalid_argument("host: map_from is at least 1 byte");
+}
+
+Expected<Device::Piece> HostDevice::obtain(std::size_t bytes, std::size_t alignment, Stream /*stream*/) noexcept {
+  if (!is_mapped(bytes)) {
+    void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) & ~(alignment - 1));
+    if (memory == nullptr) return tl::unexpected(fail(Errc::out_of_memory, bytes));
+    if (options_.zero) std::memset(memory, 0, bytes);
+    return Piece{.memory = memory, .bytes = bytes, .alignment = alignment};
+  }
+  const std::optional<std::size_t> mapped = round_up(bytes, page_size());
+  if (!mapped) return tl::unexpected(fail(Errc::too_large, bytes));
+  const bool transparent = options_.huge_pages == HugePages::transparent && *mapped >= huge_page;
+  void* memory = map_aligned(*mapped, transparent ? std::max(alignment, huge_page) : alignment);
+  if (memory == nullptr) return tl::unexpected(fail(Errc::out_of_memory, bytes));
+  // Advice that the system does not take is no failure.
+  if (transparent) madvise(memory, *mapped, MADV_HUGEPAGE);
+  if (options_.huge_pages == HugePages::never) madvise(memory, *mapped, MADV_NOHUGEPAGE);
+  return Piece{.memory = memory, .bytes = *mapped, .alignment = alignment};
+}
+
+void HostDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
+  if (!is_mapped(piece.bytes)) {
+    std::free(piece.memory);
+  } else if (munmap(piece.memory, piece.bytes) != 0) {
+    // The system had joined it with its neighbours and has no mapping left to split them: give at least the pages back.
+    madvise(piece.memory, piece.bytes, MADV_DONTNEED);
+    report("host could not unmap %zu bytes; their pages are returned, their addresses are not", piece.bytes);
+  }
+}
+
+}  // namespace cistern

@@ -1,0 +1,44 @@
+#include "cistern/device/pmr.hpp"
+
+#include <limits>
+#include <stdexcept>
+
+namespace cistern {
+namespace {
+
+constexpr std::size_t cache_line = 64;
+
+DeviceLimits pmr_limits() {
+  constexpr auto everything = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
+  return {.kind = "pmr",
+          .name = "a std::pmr::memory_resource",
+          .total_memory = everything,
+          .max_allocation = everything,
+          .alignment = cache_line,
+          .max_alignment = std::size_t{1} << 30,
+          .granularity = cache_line,
+          .memory_is_address = true,
+          .host_addressable = true};
+}
+
+}  // namespace
+
+PmrDevice::PmrDevice(std::pmr::memory_resource* memory) : Device(pmr_limits()), memory_(memory) {
+  if (memory == nullptr) throw std::invalid_argument("pmr: the memory resource is null");
+}
+
+Expected<Device::Piece> PmrDevice::obtain(std::size_t bytes, std::size_t alignment, Stream /*stream*/) noexcept {
+  try {
+    return Piece{.memory = memory_->allocate(bytes, alignment), .bytes = bytes, .alignment = alignment};
+  } catch (const std::bad_alloc&) {
+    return tl::unexpected(fail(Errc::out_of_memory, bytes));
+  } catch (...) {
+    return tl::unexpected(fail(Errc::device_failed, bytes));
+  }
+}
+
+void PmrDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
+  memory_->deallocate(piece.memory, piece.bytes, piece.alignment);
+}
+
+}  // namespace cistern

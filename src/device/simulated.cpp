@@ -1,0 +1,118 @@
+#include "cistern/device/simulated.hpp"
+
+#include <bit>
+#include <cmath>
+#include <stdexcept>
+
+#include "cistern/core/size.hpp"
+
+namespace cistern {
+namespace {
+
+constexpr std::uintptr_t first_address = std::uintptr_t{1} << 32;
+constexpr std::uintptr_t last_address = std::uintptr_t{1} << 62;
+
+DeviceLimits simulated_limits(const SimulatedDevice::Options& options) {
+  return {.kind = "simulated",
+          .name = "simulated device",
+          .total_memory = options.capacity,
+          .max_allocation = options.capacity,
+          .alignment = options.alignment,
+          .max_alignment = std::size_t{1} << 30,
+          .granularity = options.granularity,
+          .memory_is_address = true,
+          .host_addressable = false};
+}
+
+/// The splitmix64 generator (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), as a number in [0, 1).
+double draw(std::uint64_t& state) noexcept {
+  std::uint64_t z = (state += 0x9e3779b97f4a7c15U);
+  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
+  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
+  z ^= z >> 31U;
+  return static_cast<double>(z >> 11U) * 0x1p-53;
+}
+
+}  // namespace
+
+SimulatedDevice::SimulatedDevice(const Options& options)
+    : Device(simulated_limits(options)),
+      options_(options),
+      next_address_(first_address),
+      fail_call_(options.fail_at),
+      random_state_(options.seed) {
+  if (!(options.fail_probability >= 0 && options.fail_probability <= 1)) {
+    throw std::invalid_argument("simulated: fail_probability is between 0 and 1");
+  }
+  if (!(options.ns_per_byte >= 0 && std::isfinite(options.ns_per_byte)) || options.allocate_latency.count() < 0 ||
+      options.free_latency.count() < 0) {
+    throw std::invalid_argument("simulated: latencies are not negative");
+  }
+}
+
+bool SimulatedDevice::fails_on_demand(std::size_t bytes) noexcept {
+  const bool by_chance = options_.fail_probability > 0 && draw(random_state_) < options_.fail_probability;
+  return by_chance || allocation_calls_ == fail_call_ ||
+         (options_.fail_every > 0 && allocation_calls_ % options_.fail_every == 0) ||
+         saturating_add(used_, bytes) > options_.fail_beyond;
+}
+
+Expected<Device::Piece> SimulatedDevice::obtain(std::size_t bytes, std::size_t alignment, Stream /*stream*/) noexcept {
+  const std::lock_guard lock(mutex_);
+  ++allocation_calls_;
+  virtual_ns_ += static_cast<double>(options_.allocate_latency.count());
+  const std::size_t available = saturating_subtract(options_.capacity, used_);
+  if (fails_on_demand(bytes) || bytes > available) {
+    return tl::unexpected(fail(Errc::out_of_memory, bytes, available));
+  }
+  const std::uintptr_t address = (next_address_ + alignment - 1) & ~(alignment - 1);
+  if (address > last_address || bytes > last_address - address) {
+    return tl::unexpected(fail(Errc::device_failed, bytes));  // addresses are never used again, and have run out
+  }
+  next_address_ = address + bytes;
+  used_ += bytes;
+  virtual_ns_ += options_.ns_per_byte * static_cast<double>(bytes);
+  return Piece{.memory = reinterpret_cast<void*>(address), .bytes = bytes, .alignment = alignment};  // NOLINT(performance-no-int-to-ptr)
+}
+
+void SimulatedDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
+  const std::lock_guard lock(mutex_);
+  ++free_calls_;
+  virtual_ns_ += static_cast<double>(options_.free_latency.count());
+  used_ -= piece.bytes;
+}
+
+std::uint64_t SimulatedDevice::allocation_calls() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return allocation_calls_;
+}
+
+std::uint64_t SimulatedDevice::free_calls() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return free_calls_;
+}
+
+SimulatedDevice::Duration SimulatedDevice::virtual_time() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return Duration(static_cast<Duration::rep>(virtual_ns_));
+}
+
+void SimulatedDevice::fail_next(std::uint64_t n) noexcept {
+  const std::lock_guard lock(mutex_);
+  fail_call_ = n == 0 ? 0 : allocation_calls_ + n;
+}
+
+std::size_t SimulatedDevice::used() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return used_;
+}
+
+std::string SimulatedDevice::validate() const {
+  std::size_t live = 0;
+  each_live_piece([&](const Piece& piece) { live += piece.bytes; });
+  if (live != used()) return "simulated: used is the sum of the live blocks";
+  if (used() > options_.capacity) return "simulated: used is within the capacity";
+  return Device::validate();
+}
+
+}  // namespace cistern

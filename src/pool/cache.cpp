@@ -1,0 +1,454 @@
+#include "cistern/pool/cache.hpp"
+
+#include <cmath>
+#include <stdexcept>
+
+#include "cistern/core/size.hpp"
+
+namespace cistern {
+
+class Cache::Leaving {
+ public:
+  void add(CacheNode& node) noexcept {
+    node.next_free = first_;
+    first_ = &node;
+    ++size_;
+  }
+  [[nodiscard]] CacheNode* first() const noexcept { return first_; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+ private:
+  CacheNode* first_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// --- The fast path: a hit, and a free that is kept. ---
+
+Expected<Block> Cache::try_allocate(Request request) noexcept {
+  if (request.bytes == 0) return Block{};
+  {
+    const std::lock_guard lock(mutex_);
+    if (CacheNode* node = take_idle(request)) {
+      ++stats_.hits;
+      return hand_out(*node, request);
+    }
+  }
+  return miss(request);
+}
+
+bool Cache::deallocate(const Block& block, Stream stream) noexcept {
+  if (block.empty()) return true;
+  Leaving leaving;
+  bool accepted = false;
+  {
+    const std::lock_guard lock(mutex_);
+    accepted = block.node->names(block, this);
+    if (accepted) [[likely]] {
+      auto& node = static_cast<CacheNode&>(*block.node);
+      node.end_life();
+      node.stream = stream;
+      ++stats_.frees;
+      stats_.live_blocks.fall(1);
+      stats_.live_requested.fall(node.requested);
+      stats_.live_granted.fall(node.upstream.bytes);
+      keep(node, leaving);
+    } else {
+      ++stats_.refused_frees;
+    }
+  }
+  if (!accepted) return refuse_free("cache", block);
+  if (leaving.size() > 0) send_upstream(leaving);  // may be the end of this cache
+  return true;
+}
+
+CacheNode* Cache::take_idle(const Request& request) noexcept {
+  CacheNode* node = std::visit(
+      [&](auto& index) {
+        CacheNode* found = index.take(request.bytes, request.alignment);
+        return found != nullptr ? found : index.take_odd(request.bytes, request.alignment);
+      },
+      index_);
+  if (node == nullptr) return nullptr;
+  idle_.remove(node);
+  stats_.cached.fall(node->upstream.bytes);
+  return node;
+}
+
+Block Cache::hand_out(CacheNode& node, const Request& request) noexcept {
+  node.requested = request.bytes;
+  ++stats_.allocations;
+  stats_.live_blocks.rise(1);
+  stats_.live_requested.rise(request.bytes);
+  stats_.live_granted.rise(node.upstream.bytes);
+  work_peak_ = std::max(work_peak_, stats_.live_granted.current);
+  return {.memory = node.upstream.memory,
+          .offset = node.upstream.offset,
+          .bytes = node.upstream.bytes,
+          .requested = request.bytes,
+          .node = &node,
+          .generation = node.begin_life()};
+}
+
+void Cache::keep(CacheNode& node, Leaving& leaving) noexcept {
+  const bool has_room = node.upstream.bytes <= max_bytes_ - stats_.cached.current;
+  const std::size_t peers = std::visit([&](auto& index) { return index.peers(node); }, index_);
+  if (has_room && peers < per_bucket_ && !abandoned_) [[likely]] {
+    std::visit([&](auto& index) { index.put(node); }, index_);
+    idle_.push(&node);
+    stats_.cached.rise(node.upstream.bytes);
+  } else {
+    keep_when_full(node, leaving);
+  }
+}
+
+// --- The slow path: misses, evictions, bounds. ---
+
+Cache::Cache(Ref<Resource> upstream, Options options)
+    : Stage(std::move(upstream)),
+      index_(make_index(options, device().limits())),
+      max_bytes_(options.max_bytes),
+      per_bucket_(options.per_bucket),
+      idle_ratio_(checked_ratio(options.idle_ratio)),
+      when_full_(options.when_full) {}
+
+Cache::Index Cache::make_index(const Options& options, const DeviceLimits& limits) {
+  if (const auto* fit = std::get_if<Fit>(&options.buckets)) {
+    if (options.per_bucket != any_number) throw std::invalid_argument("cache: a best fit has no buckets to bound");
+    return Index(std::in_place_type<FitIndex>, *fit, limits);
+  }
+  const auto* table = std::get_if<Table>(&options.buckets);
+  BucketMap map = table != nullptr ? BucketMap(*table, limits.granularity)
+                                   : BucketMap(std::get<Geometric>(options.buckets), limits.granularity);
+  return Index(std::in_place_type<BucketIndex>, std::move(map), limits);
+}
+
+double Cache::checked_ratio(double ratio) {
+  if (!(ratio >= 0)) throw std::invalid_argument("cache: the idle ratio is not negative");
+  return ratio;
+}
+
+Expected<Block> Cache::miss(const Request& request) noexcept {
+  Expected<Block> block = obtain(request);
+  if (block) return adopt(*block, request);
+  const std::lock_guard lock(mutex_);
+  ++stats_.failures;
+  return block;
+}
+
+// The ladder, from cheapest to dearest: a whole bucket; the same after giving back as many idle bytes; after giving back
+// all; no more than was requested. Where even that is beyond the device, giving back what is idle cannot help.
+Expected<Block> Cache::obtain(const Request& request) noexcept {
+  const std::size_t total = device().limits().total_memory;
+  const std::optional<std::size_t> least = round_up(request.bytes, device().limits().granularity);
+  if (!least || *least > total) return ask_upstream(request.bytes, request);
+  const std::optional<std::size_t> capacity =
+      std::visit([&](auto& index) { return index.capacity_for(request.bytes); }, index_);
+  const std::size_t whole = capacity && *capacity <= total ? *capacity : *least;
+
+  begin_growth(whole);
+  Expected<Block> block = ask_upstream(whole, request);
+  const auto is_refused = [&] { return !block && block.error().is_exhaustion(); };
+  if (is_refused() && give_back_idle(whole)) block = ask_upstream(whole, request);
+  if (is_refused() && give_back_idle(unbounded)) block = ask_upstream(whole, request);
+  if (is_refused() && *least < whole) block = ask_upstream(*least, request);
+  end_growth(whole);
+  return block;
+}
+
+Expected<Block> Cache::ask_upstream(std::size_t bytes, const Request& request) noexcept {
+  return upstream().try_allocate({.bytes = bytes, .alignment = request.alignment, .stream = request.stream});
+}
+
+Expected<Block> Cache::adopt(const Block& block, const Request& request) noexcept {
+  Leaving leaving;
+  Expected<Block> granted = tl::unexpected(
+      Error{.code = Errc::out_of_memory, .stage = "cache", .requested = request.bytes});  // the host's, for the record
+  {
+    const std::lock_guard lock(mutex_);
+    CacheNode* node = nodes_.take();
+    if (node != nullptr) node->upstream = block;
+    if (node != nullptr && std::visit([&](auto& index) { return index.adopt(*node, request.bytes); }, index_)) {
+      ++stats_.misses;
+      granted = hand_out(*node, request);
+      enforce_idle_ratio(leaving);
+    } else {
+      if (node != nullptr) nodes_.put(node);
+      ++stats_.failures;
+    }
+  }
+  if (!granted) upstream().deallocate(block, request.stream);
+  if (leaving.size() > 0) send_upstream(leaving);
+  return granted;
+}
+
+bool Cache::give_back_idle(std::size_t bytes) noexcept {
+  Leaving leaving;
+  {
+    const std::lock_guard lock(mutex_);
+    evict_down_to(saturating_subtract(stats_.cached.current, bytes), leaving);
+  }
+  if (leaving.size() == 0) return false;
+  send_upstream(leaving);
+  return true;
+}
+
+// While the upstream is being asked, what is asked for counts as live: the bound of the idle ratio holds throughout.
+void Cache::begin_growth(std::size_t bytes) noexcept {
+  Leaving leaving;
+  {
+    const std::lock_guard lock(mutex_);
+    growing_ += bytes;
+    enforce_idle_ratio(leaving);
+  }
+  if (leaving.size() > 0) send_upstream(leaving);
+}
+
+void Cache::end_growth(std::size_t bytes) noexcept {
+  const std::lock_guard lock(mutex_);
+  growing_ -= bytes;
+}
+
+void Cache::keep_when_full(CacheNode& node, Leaving& leaving) noexcept {
+  const std::size_t bytes = node.upstream.bytes;
+  const bool can_fit = bytes <= max_bytes_ && per_bucket_ > 0;
+  if (abandoned_ || when_full_ == WhenFull::reject || !can_fit) {
+    std::visit([&](auto& index) { index.forget(node); }, index_);
+    leaving.add(node);
+    ++leaving_;
+    return;
+  }
+  evict_down_to(max_bytes_ - bytes, leaving);
+  std::visit(
+      [&](auto& index) {
+        while (index.peers(node) >= per_bucket_) evict(*index.oldest_peer(node), leaving);
+      },
+      index_);
+  keep(node, leaving);
+}
+
+void Cache::evict(CacheNode& node, Leaving& leaving) noexcept {
+  std::visit(
+      [&](auto& index) {
+        index.remove(node);
+        index.forget(node);
+      },
+      index_);
+  idle_.remove(&node);
+  stats_.cached.fall(node.upstream.bytes);
+  leaving.add(node);
+  ++leaving_;
+}
+
+void Cache::evict_down_to(std::size_t idle_bytes, Leaving& leaving) noexcept {
+  while (stats_.cached.current > idle_bytes) evict(*idle_.oldest(), leaving);
+}
+
+void Cache::enforce_idle_ratio(Leaving& leaving) noexcept {
+  if (std::isinf(idle_ratio_)) return;
+  const std::size_t live = stats_.live_granted.current + growing_;
+  const std::size_t bound = scale(std::max(work_peak_, live), 1 + idle_ratio_);
+  evict_down_to(saturating_subtract(bound, live), leaving);
+}
+
+void Cache::send_upstream(Leaving& leaving) noexcept {
+  for (const CacheNode* node = leaving.first(); node != nullptr; node = node->next_free) {
+    upstream().deallocate(node->upstream, node->stream);
+  }
+  bool over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    for (CacheNode* node = leaving.first(); node != nullptr;) {
+      CacheNode* next = node->next_free;
+      nodes_.put(node);
+      node = next;
+    }
+    leaving_ -= leaving.size();
+    over = is_over();
+  }
+  if (over) delete this;
+}
+
+void Cache::trim_to(std::size_t keep_bytes) noexcept {
+  Leaving leaving;
+  std::size_t kept = 0;
+  {
+    const std::size_t below = upstream().stats().cached.current;
+    const std::lock_guard lock(mutex_);
+    const std::size_t excess = saturating_subtract(saturating_add(stats_.cached.current, below), keep_bytes);
+    evict_down_to(saturating_subtract(stats_.cached.current, excess), leaving);
+    kept = stats_.cached.current;
+    work_peak_ = stats_.live_granted.current + kept;
+  }
+  if (leaving.size() > 0) send_upstream(leaving);
+  trim_upstream(saturating_subtract(keep_bytes, kept));
+}
+
+bool Cache::is_over() const noexcept {
+  return abandoned_ && stats_.live_blocks.current == 0 && leaving_ == 0;
+}
+
+void Cache::abandoned() noexcept {
+  Leaving leaving;
+  bool over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    abandoned_ = true;
+    evict_down_to(0, leaving);
+    over = is_over();
+  }
+  if (over) {
+    delete this;
+  } else if (leaving.size() > 0) {
+    send_upstream(leaving);
+  }
+}
+
+std::size_t Cache::set_max_bytes(std::size_t max_bytes) noexcept {
+  Leaving leaving;
+  std::size_t former = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    former = std::exchange(max_bytes_, max_bytes);
+    evict_down_to(max_bytes, leaving);
+  }
+  if (leaving.size() > 0) send_upstream(leaving);
+  return former;
+}
+
+std::size_t Cache::set_per_bucket(std::size_t blocks) noexcept {
+  Leaving leaving;
+  std::size_t former = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::holds_alternative<FitIndex>(index_)) return per_bucket_;
+    former = std::exchange(per_bucket_, blocks);
+    for (CacheNode* node = idle_.oldest(); node != nullptr;) {
+      CacheNode* next = IdleList::newer(node);
+      if (std::visit([&](auto& index) { return index.peers(*node); }, index_) > blocks) evict(*node, leaving);
+      node = next;
+    }
+  }
+  if (leaving.size() > 0) send_upstream(leaving);
+  return former;
+}
+
+double Cache::set_idle_ratio(double ratio) noexcept {
+  Leaving leaving;
+  double former = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    former = std::exchange(idle_ratio_, std::max(0.0, ratio));  // in this order: of a NaN, 0
+    enforce_idle_ratio(leaving);
+  }
+  if (leaving.size() > 0) send_upstream(leaving);
+  return former;
+}
+
+std::size_t Cache::max_bytes() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return max_bytes_;
+}
+
+std::size_t Cache::per_bucket() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return per_bucket_;
+}
+
+double Cache::idle_ratio() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return idle_ratio_;
+}
+
+Expected<void> Cache::also_used_on(const Block& block, Stream stream) noexcept {
+  if (block.empty()) return {};
+  Block below;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!block.node->names(block, this)) {
+      return tl::unexpected(Error{.code = Errc::invalid_block, .stage = "cache", .requested = block.bytes});
+    }
+    below = static_cast<CacheNode*>(block.node)->upstream;
+  }
+  return upstream().also_used_on(below, stream);
+}
+
+Stats Cache::stats() const noexcept {
+  Stats own;
+  {
+    const std::lock_guard lock(mutex_);
+    own = stats_;
+  }
+  return as_pool(own);
+}
+
+void Cache::reset_peaks(const Stats& floor) noexcept {
+  // The peak of the idle bytes is a sum over the stages: what the stages below account for is not this one's.
+  Stats below = floor;
+  below.cached.peak = 0;
+  upstream().reset_peaks(below);
+  const std::size_t cached_below = upstream().stats().cached.peak;
+  const std::lock_guard lock(mutex_);
+  stats_.live_blocks.reset_peak(floor.live_blocks.peak);
+  stats_.live_requested.reset_peak(floor.live_requested.peak);
+  stats_.live_granted.reset_peak(floor.live_granted.peak);
+  stats_.cached.reset_peak(saturating_subtract(floor.cached.peak, cached_below));
+}
+
+std::vector<BucketStats> Cache::buckets() const {
+  std::vector<BucketStats> all;
+  {
+    const std::lock_guard lock(mutex_);
+    std::visit([&](auto& index) { index.append_to(all); }, index_);
+  }
+  const std::vector<BucketStats> below = upstream().buckets();
+  all.insert(all.end(), below.begin(), below.end());
+  return all;
+}
+
+Outstanding Cache::outstanding() const noexcept {
+  const std::lock_guard lock(mutex_);
+  Outstanding out;
+  nodes_.each([&](const CacheNode& node) {
+    if (!node.is_live()) return;
+    ++out.blocks;
+    out.bytes += node.upstream.bytes;
+    out.largest = std::max(out.largest, node.upstream.bytes);
+  });
+  return out;
+}
+
+std::string Cache::validate() const {
+  const Outstanding live = outstanding();
+  {
+    const std::lock_guard lock(mutex_);
+    std::size_t blocks = 0;
+    std::size_t bytes = 0;
+    for (const CacheNode* node = idle_.newest(); node != nullptr; node = IdleList::older(node)) {
+      if (node->is_live()) return "cache: an idle block is not live";
+      ++blocks;
+      bytes += node->upstream.bytes;
+    }
+    std::size_t in_buckets = 0;
+    std::vector<BucketStats> all;
+    std::visit([&](auto& index) { index.append_to(all); }, index_);
+    for (const BucketStats& bucket : all) {
+      in_buckets += bucket.cached_blocks;
+      if (bucket.cached_blocks > per_bucket_) return "cache: a bucket holds at most per_bucket blocks";
+    }
+    if (blocks != idle_.size() || blocks != in_buckets) return "cache: every idle block is in the index";
+    if (stats_.cached.current != bytes) return "cache: cached is the sum of the idle blocks";
+    if (stats_.cached.current > max_bytes_) return "cache: cached is at most max_bytes";
+    if (stats_.live_blocks.current != live.blocks) return "cache: live_blocks is the number of live nodes";
+    if (stats_.live_granted.current != live.bytes) return "cache: live_granted is the sum of the live nodes";
+    if (stats_.allocations - stats_.frees != live.blocks) return "cache: allocations less frees are live";
+    if (stats_.hits + stats_.misses != stats_.allocations) return "cache: a grant is a hit or a miss";
+    const std::size_t held = stats_.live_granted.current + stats_.cached.current;
+    if (held > std::max(stats_.live_granted.current, scale(work_peak_, 1 + idle_ratio_))) {
+      return "cache: what is held is at most the peak of the work and the idle ratio";
+    }
+    if (std::string law = std::visit([](auto& index) { return index.validate(); }, index_); !law.empty()) return law;
+  }
+  return Stage::validate();
+}
+
+}  // namespace cistern
