@@ -1,0 +1,85 @@
+#include "cistern/stack/stack.hpp"
+
+#include <cstdlib>
+#include <utility>
+
+#include "stack/bind.hpp"
+#include "stack/default_stack.hpp"
+#include "stack/parse.hpp"
+#include "stack/recipes.hpp"
+#include "stack/table.hpp"
+
+namespace cistern {
+namespace {
+
+template <class T>
+tl::expected<T, StackError> at_the_edge(std::string_view text, language::Result<T>&& result) {
+  return std::move(result).map_error([&](language::Problem&& problem) {
+    return StackError(text, problem.span.position, problem.span.length, problem.message);
+  });
+}
+
+language::Result<Ref<Resource>> open_resource(std::string_view text, const Bindings& bindings) {
+  language::Result<language::StackSyntax> stages = language::parse(text);
+  if (!stages) return problem_of(stages);
+  language::Result<language::Chain> chain = language::bind(*stages, bindings);
+  if (!chain) return problem_of(chain);
+  return language::build(*chain);
+}
+
+}  // namespace
+
+Outstanding Stack::close() noexcept {
+  const Ref<Resource> closing = std::exchange(outermost_, {});
+  return closing ? closing->outstanding() : Outstanding{};
+}
+
+tl::expected<Stack, StackError> try_open(std::string_view text, const Bindings& bindings) {
+  return at_the_edge(text, open_resource(text, bindings)).map([&](Ref<Resource>&& outermost) {
+    return Stack(std::move(outermost), std::string(text));
+  });
+}
+
+Stack open(std::string_view text, const Bindings& bindings) {
+  tl::expected<Stack, StackError> stack = try_open(text, bindings);
+  if (!stack) throw stack.error();
+  return std::move(*stack);
+}
+
+tl::expected<std::string, StackError> expand(std::string_view text) {
+  language::Result<language::StackSyntax> stages = language::parse(text);
+  if (!stages) return at_the_edge(text, language::Result<std::string>(problem_of(stages)));
+  return at_the_edge(text, language::expand(text, *stages));
+}
+
+std::vector<StageDoc> stage_docs() {
+  std::vector<StageDoc> docs;
+  for (const language::StageEntry& entry : language::stages())
+    docs.push_back(entry.doc);
+  for (const language::Recipe& recipe : language::recipes()) {
+    docs.push_back({.name = recipe.name,
+                    .kind = "recipe",
+                    .text = recipe.text,
+                    .parameters = {},
+                    .expansion = recipe.expansion});
+  }
+  return docs;
+}
+
+Stack language::open_default() {
+  const char* const text = std::getenv(default_variable);  // NOLINT(concurrency-mt-unsafe)
+  if (text == nullptr || *text == '\0') return open(default_text);
+  tl::expected<Stack, StackError> stack = try_open(text);
+  if (stack) return std::move(*stack);
+  const StackError& error = stack.error();
+  throw StackError(
+      text, error.position(), error.length(),
+      std::string("in the environment variable ") + default_variable + ": " + error.message());
+}
+
+Resource& default_resource() {
+  static const Stack* const stack = new Stack(language::open_default());
+  return **stack;
+}
+
+}  // namespace cistern

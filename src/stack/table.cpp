@@ -1,0 +1,146 @@
+#include "stack/table.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "cistern/adaptor/limit.hpp"
+#include "cistern/adaptor/recorder.hpp"
+#include "cistern/core/size.hpp"
+#include "cistern/device/host.hpp"
+#include "cistern/device/simulated.hpp"
+#include "cistern/pool/cache.hpp"
+#include "stack/cache_buckets.hpp"
+
+namespace cistern::language {
+namespace {
+
+// --- adaptors ---
+
+StageEntry limit() {
+  struct Options {
+    std::size_t bytes = unbounded;
+  };
+  return StageOf<Options>(Kind::adaptor, "limit",
+                          "a ceiling on the bytes that are asked of what lies below")
+      .takes("bytes", &Options::bytes, size_or_percent(),
+             "at most so many at any time; a percentage is of the device's memory, 0 refuses all")
+      .required()
+      .made_by([](const Options& options, Ref<Resource> upstream) {
+        return make<Limit>(std::move(upstream), options.bytes);
+      });
+}
+
+StageEntry trace() {
+  struct Options {
+    std::string file;
+  };
+  return StageOf<Options>(Kind::adaptor, "trace", "records what passes through it to a trace file")
+      .takes("file", &Options::file, text(), "created or overwritten when the stack is opened")
+      .required()
+      .made_by([](const Options& options, Ref<Resource> upstream) {
+        return make<Recorder>(std::move(upstream), std::filesystem::path(options.file));
+      });
+}
+
+// --- pools ---
+
+StageEntry cache() {
+  using Options = CacheOptions;
+  const auto has = [](Buckets kind) {
+    return [kind](const Options& options) { return options.choice.kind == kind; };
+  };
+  return StageOf<Options>(Kind::pool, "cache",
+                          "keeps freed blocks by size and hands them out again")
+      .takes("buckets", &Options::choice, bucket_choice(), "which sizes share freed blocks")
+      .takes("per_doubling", &Options::per_doubling,
+             bounded(number<unsigned>(), buckets_per_doubling()),
+             "buckets from one power of two to the next")
+      .only_with("buckets=geometric", has(Buckets::geometric))
+      .takes("slack", &Options::slack, bounded(real(), at_least(1.0)),
+             "a block serves a request if it is smaller than this times the request")
+      .only_with("buckets=fit", has(Buckets::fit))
+      .takes("slack_bytes", &Options::slack_bytes, size(),
+             "and smaller than the request and so many bytes more")
+      .only_with("buckets=fit", has(Buckets::fit))
+      .takes("max_bytes", &Options::max_bytes, or_none(size_or_percent(), unbounded),
+             "idle bytes, at most; a percentage is of the device's memory, 0 keeps nothing")
+      .takes("per_bucket", &Options::per_bucket, or_none(number<std::size_t>(), Cache::any_number),
+             "idle blocks of one bucket, at most")
+      .only_with("buckets other than fit",
+                 [](const Options& options) {
+                   return options.choice.kind != Buckets::fit ||
+                          options.per_bucket == Cache::any_number;
+                 })
+      .takes("when_full", &Options::when_full,
+             one_of<WhenFull>({{"evict", WhenFull::evict}, {"reject", WhenFull::reject}}),
+             "what goes back: the blocks idle for longest, or the one being freed")
+      .takes("idle_ratio", &Options::idle_ratio, or_none(ratio(), Cache::no_ratio),
+             "what is held is at most so much more than the peak of what was live")
+      .made_by([](const Options& options, Ref<Resource> upstream) {
+        return make<Cache>(std::move(upstream), options.resolved());
+      });
+}
+
+// --- devices ---
+
+StageEntry host() {
+  using Options = HostDevice::Options;
+  return StageOf<Options>(Kind::device, "host", "the CPU's memory")
+      .takes("map_from", &Options::map_from, bounded(size(), at_least(std::size_t{1})),
+             "requests of so many bytes are mapped, smaller ones malloc'ed")
+      .takes("huge_pages", &Options::huge_pages,
+             one_of<HugePages>({{"automatic", HugePages::automatic},
+                                {"never", HugePages::never},
+                                {"transparent", HugePages::transparent}}),
+             "left to the system, refused, or asked for")
+      .takes("zero", &Options::zero, boolean(), "memory is zeroed when it is obtained")
+      .made_by([](const Options& options) { return make<HostDevice>(options); });
+}
+
+StageEntry simulated() {
+  using Options = SimulatedDevice::Options;
+  constexpr std::size_t coarsest = std::size_t{1} << 30U;
+  return StageOf<Options>(Kind::device, "simulated",
+                          "addresses without memory behind them, with failures on demand")
+      .takes("capacity", &Options::capacity, size(), "what the device has in all")
+      .takes("granularity", &Options::granularity, bounded(size(), power_of_two(1, coarsest)),
+             "sizes are rounded up to a multiple")
+      .takes("alignment", &Options::alignment, bounded(size(), power_of_two(1, coarsest)),
+             "of every block")
+      .takes("allocate_latency", &Options::allocate_latency, duration(),
+             "what an allocation costs, in virtual time")
+      .takes("free_latency", &Options::free_latency, duration(),
+             "what a free costs, in virtual time")
+      .takes("ns_per_byte", &Options::ns_per_byte, real(),
+             "what each byte of an allocation costs, in virtual nanoseconds")
+      .takes("fail_at", &Options::fail_at, number<std::uint64_t>(),
+             "this allocation fails, counted from 1; 0 for none")
+      .takes("fail_every", &Options::fail_every, number<std::uint64_t>(),
+             "every so many allocations one fails; 0 for none")
+      .takes("fail_probability", &Options::fail_probability, bounded(ratio(), probability()),
+             "each allocation fails with this probability")
+      .takes("seed", &Options::seed, number<std::uint64_t>(), "of the failures by chance")
+      .takes("fail_beyond", &Options::fail_beyond, or_none(size(), unbounded),
+             "an allocation that takes what is in use beyond this fails")
+      .made_by([](const Options& options) { return make<SimulatedDevice>(options); });
+}
+
+}  // namespace
+
+const std::vector<StageEntry>& stages() {
+  static const std::vector<StageEntry> table = {limit(), trace(), cache(), host(), simulated()};
+  return table;
+}
+
+const StageEntry* find_stage(std::string_view name) {
+  const std::vector<StageEntry>& table = stages();
+  const auto found = std::find_if(table.begin(), table.end(),
+                                  [&](const StageEntry& each) { return each.doc.name == name; });
+  return found == table.end() ? nullptr : &*found;
+}
+
+}  // namespace cistern::language
