@@ -43,7 +43,7 @@ class Scratch {
   }
 
  private:
-  std::array<std::byte, 64> bytes_;
+  std::array<std::byte, 64> bytes_{};
   std::size_t used_ = 0;
 };
 

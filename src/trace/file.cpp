@@ -69,6 +69,8 @@ tl::expected<void, TraceError> write_file(const fs::path& path, std::string_view
   if (path == "-" || (fs::exists(status) && !fs::is_regular_file(status)))
     return write_directly(path, bytes);
 
+  error.clear();  // that there is no such file yet is none
+
   // Through a symbolic link the file it names is replaced, not the link.
   const fs::path target = fs::exists(status) ? fs::canonical(path, error) : path;
   if (error) return fail(fmt::format("cannot be found: {}", error.message()));

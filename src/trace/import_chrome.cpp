@@ -68,20 +68,16 @@ struct MemoryEvent {
   bool is_free = false;
 };
 
-/// Microseconds with up to three decimals that count, as nanoseconds. Read as text: a double has
-/// too few digits.
+/// Microseconds as nanoseconds. Read as text, as a double has too few digits; those after the third
+/// decimal are below a nanosecond.
 std::optional<std::uint64_t> parse_microseconds(std::string_view text) {
-  const std::size_t point = text.find('.');
+  const std::size_t point = std::min(text.find('.'), text.size());
   const auto whole = parse_number(text.substr(0, point));
-  if (!whole || *whole > UINT64_MAX / 1000 - 1) return std::nullopt;
-  std::uint64_t fraction = 0;
-  for (std::size_t digit = 1; digit <= 3; ++digit) {
-    const bool given = point != std::string_view::npos && point + digit < text.size();
-    const char character = given ? text[point + digit] : '0';
-    if (character < '0' || character > '9') return std::nullopt;
-    fraction = fraction * 10 + static_cast<std::uint64_t>(character - '0');
-  }
-  return *whole * 1000 + fraction;
+  std::string thousandths(text.substr(std::min(point + 1, text.size())));
+  const bool all_digits = thousandths.find_first_not_of("0123456789") == std::string::npos;
+  if (!whole || !all_digits || *whole >= UINT64_MAX / 1000) return std::nullopt;
+  thousandths.resize(3, '0');
+  return *whole * 1000 + *parse_number(thousandths);
 }
 
 /// The parser's listener. Knows three places in the nesting: the object of the whole file (absent
@@ -163,7 +159,7 @@ class Listener {
     if (key_ == Key::time) {
       current_.time_ns = parse_microseconds(text);
       // With an exponent or a sign, only the value is left to go by.
-      if (!current_.time_ns && value >= 0 && value < 1e15) {
+      if (!current_.time_ns && value >= 0 && value < 9e15) {
         current_.time_ns = static_cast<std::uint64_t>(std::llround(value * 1000));
       }
     }

@@ -17,7 +17,7 @@ using ReadResult = tl::expected<Trace, TraceError>;
 
 ReadResult read_binary(std::string_view bytes, const ReadOptions& options);
 ReadResult read_text(std::string_view text, const ReadOptions& options);
-ReadResult import_pytorch(std::string_view pickle, const ReadOptions& options);
+ReadResult import_pytorch(std::string_view bytes, const ReadOptions& options);
 ReadResult import_rmm(std::string_view csv, const ReadOptions& options);
 ReadResult import_chrome(std::string_view json, const ReadOptions& options);
 
