@@ -4,52 +4,96 @@
 #include <new>
 
 namespace cistern {
+namespace {
+
+constexpr unsigned smallest_bits = 4;
 
 // The low bits of addresses are alike and so, in large blocks, are many more: multiplying by 2^64
-// over the golden ratio mixes all of them into the high bits.
-AddressMap::Shard& AddressMap::shard_of(void* address) noexcept {
-  const auto bits = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(address));
-  return shards_[static_cast<std::size_t>((bits * 0x9e3779b97f4a7c15U) >> (64 - shard_bits))];
+// over the golden ratio mixes all of them into the high bits (Knuth, volume 3, section 6.4).
+std::uint64_t mix(const void* address) noexcept {
+  return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(address)) *
+         0x9e3779b97f4a7c15U;
+}
+
+}  // namespace
+
+AddressMap::Shard& AddressMap::shard_of(const void* address) noexcept {
+  return shards_[static_cast<std::size_t>(mix(address) >> (64 - shard_bits))];
 }
 
 bool AddressMap::insert(const Block& block) noexcept {
   Shard& shard = shard_of(block.memory);
   const std::lock_guard lock(shard.mutex);
-  try {
-    return shard.blocks.emplace(block.memory, block).second;
-  } catch (const std::bad_alloc&) {
-    return false;
-  }
+  return shard.table.insert(block);
 }
 
 std::optional<Block> AddressMap::take(void* address) noexcept {
   Shard& shard = shard_of(address);
   const std::lock_guard lock(shard.mutex);
-  const auto found = shard.blocks.find(address);
-  if (found == shard.blocks.end()) return std::nullopt;
-  const Block block = found->second;
-  shard.blocks.erase(found);
-  return block;
-}
-
-std::optional<Block> AddressMap::take_any() noexcept {
-  for (Shard& shard : shards_) {
-    const std::lock_guard lock(shard.mutex);
-    if (shard.blocks.empty()) continue;
-    const Block block = shard.blocks.begin()->second;
-    shard.blocks.erase(shard.blocks.begin());
-    return block;
-  }
-  return std::nullopt;
+  return shard.table.take(address);
 }
 
 std::size_t AddressMap::size() const noexcept {
   std::size_t blocks = 0;
   for (const Shard& shard : shards_) {
     const std::lock_guard lock(shard.mutex);
-    blocks += shard.blocks.size();
+    blocks += shard.table.size();
   }
   return blocks;
+}
+
+/// Where the search for an address begins. The highest bits of the mixture chose the shard.
+std::size_t AddressMap::Table::home(const void* address) const noexcept {
+  return static_cast<std::size_t>((mix(address) << shard_bits) >> (64 - bits_));
+}
+
+/// The slot of an address, or the empty one where it would stand. There is always an empty one.
+std::size_t AddressMap::Table::find(const void* address) const noexcept {
+  std::size_t slot = home(address);
+  while (slots_[slot].memory != nullptr && slots_[slot].memory != address)
+    slot = next(slot);
+  return slot;
+}
+
+bool AddressMap::Table::insert(const Block& block) noexcept {
+  if (block.memory == nullptr) return false;
+  if (size_ >= capacity() / 4 * 3 && !grow()) return false;
+  Block& slot = slots_[find(block.memory)];
+  if (slot.memory != nullptr) return false;
+  slot = block;
+  ++size_;
+  return true;
+}
+
+std::optional<Block> AddressMap::Table::take(const void* address) noexcept {
+  if (size_ == 0 || address == nullptr) return std::nullopt;
+  std::size_t hole = find(address);
+  if (slots_[hole].memory == nullptr) return std::nullopt;
+  const Block block = slots_[hole];
+  // Whoever probed past the hole moves into it, so that no search ends there too early (the same,
+  // algorithm R).
+  for (std::size_t slot = next(hole); slots_[slot].memory != nullptr; slot = next(slot)) {
+    const std::size_t mask = capacity() - 1;
+    const std::size_t probed = (slot - home(slots_[slot].memory)) & mask;
+    if (probed < ((slot - hole) & mask)) continue;
+    slots_[hole] = slots_[slot];
+    hole = slot;
+  }
+  slots_[hole] = {};
+  --size_;
+  return block;
+}
+
+bool AddressMap::Table::grow() noexcept {
+  Table larger;
+  larger.bits_ = slots_ == nullptr ? smallest_bits : bits_ + 1;
+  larger.slots_.reset(new (std::nothrow) Block[std::size_t{1} << larger.bits_]);
+  if (larger.slots_ == nullptr) return false;
+  const auto move = [&](const Block& block) { larger.slots_[larger.find(block.memory)] = block; };
+  each(move);
+  larger.size_ = size_;
+  *this = std::move(larger);
+  return true;
 }
 
 }  // namespace cistern

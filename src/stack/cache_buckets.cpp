@@ -55,18 +55,16 @@ Type<BucketChoice> bucket_choice() {
   Type<Buckets> word = one_of<Buckets>({{"geometric", Buckets::geometric},
                                         {"pow2", Buckets::pow2},
                                         {"table", Buckets::table},
-                                        {"fit", Buckets::fit}});
-  return {.name = word.name + ", or a list of sizes",
+                                        {"fit", Buckets::fit}},
+                                       " or a list of sizes such as [4KiB, 1MiB]");
+  return {.name = word.name,
           .bounds = "",
           .read = [read = word.read](const Value& value,
                                      const Context& context) -> Result<BucketChoice> {
             if (value.form == Value::Form::list) return read_list(value, context);
-            Result<Buckets> kind = read(value, context);
-            if (!kind) {
-              kind.error().message += "; or list the capacities: [4KiB, 64KiB, 1MiB]";
-              return problem_of(kind);
-            }
-            return BucketChoice{.kind = *kind, .capacities = {}};
+            return read(value, context).map([](Buckets kind) {
+              return BucketChoice{.kind = kind, .capacities = {}};
+            });
           },
           .write = [write = word.write](const BucketChoice& choice) { return write(choice.kind); }};
 }

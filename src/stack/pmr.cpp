@@ -22,8 +22,7 @@ PmrResource::PmrResource(Ref<Resource> resource) : resource_(std::move(resource)
 }
 
 PmrResource::~PmrResource() {
-  while (const std::optional<Block> block = blocks_.take_any())
-    resource_->deallocate(*block);
+  blocks_.drain([this](const Block& block) { resource_->deallocate(block); });
 }
 
 void* PmrResource::do_allocate(std::size_t bytes, std::size_t alignment) {

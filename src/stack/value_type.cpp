@@ -195,9 +195,10 @@ tl::unexpected<Problem> out_of_range(const Value& value, std::string_view bounds
   return problem(value.span, shown(value) + " is out of range; it must be " + std::string(bounds));
 }
 
-tl::unexpected<Problem> not_one_of(const Value& value, const Words& words) {
+tl::unexpected<Problem> not_one_of(const Value& value, const Words& words,
+                                   const std::string& otherwise) {
   const std::string meant = value.form == Value::Form::word ? did_you_mean(value.text, words) : "";
-  return problem(value.span, shown(value) + " is not one of " + listed(words) + meant);
+  return problem(value.span, shown(value) + " is not one of " + listed(words) + otherwise + meant);
 }
 
 }  // namespace cistern::language

@@ -60,8 +60,10 @@ tl::unexpected<Problem> not_a(const Value& value, std::string_view type, std::st
 /// "'0' is out of range; it must be at least 1"
 tl::unexpected<Problem> out_of_range(const Value& value, std::string_view bounds);
 
-/// "'evit' is not one of evict, reject; did you mean 'evict'?"
-tl::unexpected<Problem> not_one_of(const Value& value, const Words& words);
+/// "'evit' is not one of evict, reject; did you mean 'evict'?"; `otherwise` stands behind the
+/// words.
+tl::unexpected<Problem> not_one_of(const Value& value, const Words& words,
+                                   const std::string& otherwise);
 
 // --- generic types ---
 
@@ -86,24 +88,25 @@ Type<T> number() {
           .write = [](const T& number) { return std::to_string(number); }};
 }
 
-/// One of `words`, each standing for a value.
+/// One of `words`, each standing for a value. `otherwise` says what the larger type that is made of
+/// it accepts besides.
 template <class T>
-Type<T> one_of(std::vector<std::pair<std::string, T>> words) {
+Type<T> one_of(std::vector<std::pair<std::string, T>> words, const std::string& otherwise = "") {
   const auto names = [](const auto& pairs) {
     Words list;
     for (const auto& [name, meaning] : pairs)
       list.push_back(name);
     return list;
   };
-  return {.name = "one of " + listed(names(words)),
+  return {.name = "one of " + listed(names(words)) + otherwise,
           .bounds = "",
-          .read = [words, names](const Value& value, const Context&) -> Result<T> {
+          .read = [words, names, otherwise](const Value& value, const Context&) -> Result<T> {
             if (value.form == Value::Form::word) {
               for (const auto& [name, meaning] : words) {
                 if (name == value.text) return meaning;
               }
             }
-            return not_one_of(value, names(words));
+            return not_one_of(value, names(words), otherwise);
           },
           .write =
               [words](const T& sought) {

@@ -5,10 +5,9 @@
 
 #include <array>
 #include <cstddef>
-#include <memory_resource>
+#include <memory>
 #include <mutex>
 #include <optional>
-#include <unordered_map>
 #include <utility>
 
 #include "cistern/core/block.hpp"
@@ -16,7 +15,8 @@
 namespace cistern {
 
 /// Blocks by the address of their first byte. Operations are O(1), and on different addresses
-/// seldom wait for one another.
+/// seldom wait for one another. The host's memory is used only to hold more blocks than ever
+/// before, and kept until the map is destroyed.
 class AddressMap {
  public:
   AddressMap() = default;
@@ -26,32 +26,70 @@ class AddressMap {
   AddressMap& operator=(AddressMap&&) = delete;
   ~AddressMap() = default;
 
-  /// False, with nothing changed, if the host is out of memory or a block of this address is in the
-  /// map already. The caller then gives the block back.
+  /// False, with nothing changed, if the host is out of memory, if a block of this address is in
+  /// the map already, or if the address is null. The caller then gives the block back.
   [[nodiscard]] bool insert(const Block& block) noexcept;
 
   /// Takes the block of this address out of the map; nothing if there is none. Allocates nothing.
   [[nodiscard]] std::optional<Block> take(void* address) noexcept;
 
-  /// Takes any block out, for emptying the map; nothing if it is empty.
-  [[nodiscard]] std::optional<Block> take_any() noexcept;
+  /// Takes all blocks out and calls `visit(block)` for each, outside every lock.
+  template <class Visit>
+  void drain(Visit&& visit) {
+    for (Shard& shard : shards_) {
+      Table taken;
+      {
+        const std::lock_guard lock(shard.mutex);
+        std::swap(taken, shard.table);
+      }
+      taken.each(visit);
+    }
+  }
 
   /// Blocks in the map, exact at rest.
   [[nodiscard]] std::size_t size() const noexcept;
 
  private:
-  // Two threads meet in a shard only if their addresses do; each has cache lines of its own. The
-  // pool keeps the nodes of the table for the next blocks, so that at rest in a program's cycle
-  // nothing is allocated.
-  struct alignas(64) Shard {
-    mutable std::mutex mutex;  // guards all below
-    std::pmr::unsynchronized_pool_resource nodes{std::pmr::new_delete_resource()};
-    std::pmr::unordered_map<void*, Block> blocks{&nodes};
+  /// A hash table with linear probing. It is not the standard one, because that allocates for each
+  /// block, and with a pool of nodes does not survive the host's running out of memory.
+  class Table {
+   public:
+    [[nodiscard]] bool insert(const Block& block) noexcept;
+    [[nodiscard]] std::optional<Block> take(const void* address) noexcept;
+    [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+    template <class Visit>
+    void each(Visit& visit) const {
+      for (std::size_t i = 0; i < capacity(); ++i) {
+        if (slots_[i].memory != nullptr) visit(slots_[i]);
+      }
+    }
+
+   private:
+    [[nodiscard]] std::size_t capacity() const noexcept {
+      return slots_ == nullptr ? 0 : std::size_t{1} << bits_;
+    }
+    [[nodiscard]] std::size_t next(std::size_t slot) const noexcept {
+      return (slot + 1) & (capacity() - 1);
+    }
+    [[nodiscard]] std::size_t home(const void* address) const noexcept;
+    [[nodiscard]] std::size_t find(const void* address) const noexcept;
+    [[nodiscard]] bool grow() noexcept;
+
+    std::unique_ptr<Block[]> slots_;  // a null address marks an empty one
+    unsigned bits_ = 0;               // of the capacity, a power of two
+    std::size_t size_ = 0;
   };
 
-  static constexpr std::size_t shard_bits = 5;
+  // Two threads meet in a shard only if their addresses do; each has cache lines of its own.
+  struct alignas(64) Shard {
+    mutable std::mutex mutex;
+    Table table;  // guarded by it
+  };
 
-  Shard& shard_of(void* address) noexcept;
+  static constexpr unsigned shard_bits = 5;
+
+  Shard& shard_of(const void* address) noexcept;
 
   std::array<Shard, std::size_t{1} << shard_bits> shards_;
 };
