@@ -4,7 +4,8 @@
 
 namespace cistern {
 
-Limit::Limit(Ref<Resource> upstream, std::size_t max_bytes) : Stage(std::move(upstream)), max_bytes_(max_bytes) {}
+Limit::Limit(Ref<Resource> upstream, std::size_t max_bytes)
+    : Stage(std::move(upstream)), max_bytes_(max_bytes) {}
 
 // A request that does not fit charges nothing, so it cannot crowd out one that does.
 bool Limit::charge(std::size_t bytes) noexcept {
@@ -63,14 +64,16 @@ Outstanding Limit::outstanding() const noexcept {
   const Stats own = stats();
   return {.blocks = own.live_blocks.current,
           .bytes = own.live_granted.current,
-          .largest = own.live_blocks.current > 0 ? std::min(below.largest, own.live_granted.current) : 0};
+          .largest =
+              own.live_blocks.current > 0 ? std::min(below.largest, own.live_granted.current) : 0};
 }
 
 std::string Limit::validate() const {
   Stats own;
   live_.write_to(own);
   if (charged() != own.live_requested.current) return "limit: what is charged is what is live";
-  if (own.allocations - own.frees != own.live_blocks.current) return "limit: allocations less frees are live";
+  if (own.allocations - own.frees != own.live_blocks.current)
+    return "limit: allocations less frees are live";
   return Stage::validate();
 }
 

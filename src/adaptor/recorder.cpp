@@ -33,13 +33,16 @@ struct RecorderNode : Node {
 /// thread, whichever lives longer; used by the thread, and once by the recorder when it finishes.
 class ThreadBuffer {
  public:
-  explicit ThreadBuffer(std::uint64_t recorder) : recorder_(recorder) { events.reserve(events_per_buffer); }
+  explicit ThreadBuffer(std::uint64_t recorder) : recorder_(recorder) {
+    events.reserve(events_per_buffer);
+  }
 
   [[nodiscard]] std::uint64_t recorder() const noexcept { return recorder_; }
 
   // Uncontended but for the one time that the recorder finishes.
   void lock() noexcept {
-    while (busy_.exchange(true, std::memory_order_acquire)) std::this_thread::yield();
+    while (busy_.exchange(true, std::memory_order_acquire))
+      std::this_thread::yield();
   }
   void unlock() noexcept { busy_.store(false, std::memory_order_release); }
 
@@ -67,7 +70,8 @@ struct ThreadBuffers {
   ThreadBuffers(ThreadBuffers&&) = delete;
   ThreadBuffers& operator=(ThreadBuffers&&) = delete;
   ~ThreadBuffers() {
-    for (const auto& buffer : all) buffer->thread_ended.store(true, std::memory_order_release);
+    for (const auto& buffer : all)
+      buffer->thread_ended.store(true, std::memory_order_release);
     are_gone = true;
   }
 };
@@ -90,8 +94,11 @@ std::uint64_t next_recorder() noexcept {
 class Recorder::Impl {
  public:
   Impl(const Resource* owner, const std::filesystem::path& file)
-      : nodes_(owner), file_(std::fopen(file.c_str(), "wb")) {  // NOLINT(cppcoreguidelines-owning-memory)
-    if (file_ == nullptr) throw std::system_error(errno, std::generic_category(), "trace: cannot write " + file.string());
+      : nodes_(owner),
+        file_(std::fopen(file.c_str(), "wb")) {  // NOLINT(cppcoreguidelines-owning-memory)
+    if (file_ == nullptr)
+      throw std::system_error(errno, std::generic_category(),
+                              "trace: cannot write " + file.string());
     std::vector<std::byte> header;
     append_file_header(header);
     write(header);
@@ -105,7 +112,8 @@ class Recorder::Impl {
   /// The calling thread's buffer; null if there is none because the thread is ending or the host has no memory.
   ThreadBuffer* buffer() noexcept {
     ThreadBuffers* mine = my_buffers();
-    if (mine != nullptr && mine->last != nullptr && mine->last->recorder() == number_) [[likely]] return mine->last;
+    if (mine != nullptr && mine->last != nullptr && mine->last->recorder() == number_) [[likely]]
+      return mine->last;
     return mine != nullptr ? find_buffer(*mine) : nullptr;
   }
 
@@ -130,7 +138,8 @@ class Recorder::Impl {
 
   /// Null if the host has no memory.
   RecorderNode* take_node(ThreadBuffer* buffer) noexcept {
-    if (buffer != nullptr && buffer->spare_nodes != nullptr) [[likely]] return pop_spare(*buffer);
+    if (buffer != nullptr && buffer->spare_nodes != nullptr) [[likely]]
+      return pop_spare(*buffer);
     const std::lock_guard lock(mutex_);
     for (std::size_t i = 1; buffer != nullptr && i < node_batch; ++i) {
       RecorderNode* spare = nodes_.take();
@@ -147,7 +156,8 @@ class Recorder::Impl {
     }
     const std::lock_guard lock(mutex_);
     nodes_.put(node);
-    while (buffer != nullptr && buffer->spare_count > most_spare_nodes / 2) nodes_.put(pop_spare(*buffer));
+    while (buffer != nullptr && buffer->spare_count > most_spare_nodes / 2)
+      nodes_.put(pop_spare(*buffer));
   }
 
   bool finish() noexcept {
@@ -170,7 +180,8 @@ class Recorder::Impl {
     } catch (const std::bad_alloc&) {
       fail("out of memory");
     }
-    if (std::fclose(file_) != 0) fail(std::strerror(errno));  // NOLINT(cppcoreguidelines-owning-memory, concurrency-mt-unsafe)
+    if (std::fclose(file_) != 0)
+      fail(std::strerror(errno));  // NOLINT(cppcoreguidelines-owning-memory, concurrency-mt-unsafe)
     return !failed_.load();
   }
 
@@ -180,7 +191,9 @@ class Recorder::Impl {
     nodes_.each(visit);
   }
 
-  std::uint64_t next_cycle() noexcept { return cycles_.fetch_add(1, std::memory_order_relaxed) + 1; }
+  std::uint64_t next_cycle() noexcept {
+    return cycles_.fetch_add(1, std::memory_order_relaxed) + 1;
+  }
 
   LiveCounters live;
 
@@ -202,7 +215,9 @@ class Recorder::Impl {
       if (buffer->recorder() == number_) return mine.last = buffer.get();
     }
     try {
-      std::erase_if(mine.all, [](const auto& buffer) { return buffer.use_count() == 1; });  // their recorder is gone
+      std::erase_if(mine.all, [](const auto& buffer) {
+        return buffer.use_count() == 1;
+      });  // their recorder is gone
       mine.all.reserve(mine.all.size() + 1);
       mine.all.push_back(register_buffer());
       return mine.last = mine.all.back().get();
@@ -241,7 +256,8 @@ class Recorder::Impl {
 
   void write(const std::vector<std::byte>& bytes) noexcept {
     if (failed_.load() || bytes.empty()) return;
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail(std::strerror(errno));  // NOLINT(concurrency-mt-unsafe)
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size())
+      fail(std::strerror(errno));  // NOLINT(concurrency-mt-unsafe)
   }
 
   void fail(const char* why) noexcept {
@@ -276,9 +292,12 @@ void Recorder::abandoned() noexcept {
 
 void Recorder::cycle() noexcept {
   impl_->record(impl_->buffer(), {.id = impl_->next_cycle(), .operation = Operation::cycle});
+  Stage::cycle();
 }
 
-bool Recorder::finish() noexcept { return impl_->finish(); }
+bool Recorder::finish() noexcept {
+  return impl_->finish();
+}
 
 Expected<Block> Recorder::try_allocate(Request request) noexcept {
   if (request.bytes == 0) return Block{};
@@ -286,7 +305,8 @@ Expected<Block> Recorder::try_allocate(Request request) noexcept {
   RecorderNode* node = impl_->take_node(buffer);
   if (node == nullptr) {
     impl_->live.failed();
-    return tl::unexpected(Error{.code = Errc::out_of_memory, .stage = "trace", .requested = request.bytes});
+    return tl::unexpected(
+        Error{.code = Errc::out_of_memory, .stage = "trace", .requested = request.bytes});
   }
   const Expected<Block> below = upstream().try_allocate(request);
   if (!below) {
@@ -317,7 +337,10 @@ bool Recorder::deallocate(const Block& block, Stream stream) noexcept {
   const Block below = node->upstream;
   ThreadBuffer* buffer = impl_->buffer();
   if (node->id != 0) {  // before the memory can be granted again
-    impl_->record(buffer, {.id = node->id, .bytes = below.requested, .stream = stream.id, .operation = Operation::free});
+    impl_->record(buffer, {.id = node->id,
+                           .bytes = below.requested,
+                           .stream = stream.id,
+                           .operation = Operation::free});
   }
   node->end_life();
   impl_->live.freed(block);
@@ -330,7 +353,8 @@ bool Recorder::deallocate(const Block& block, Stream stream) noexcept {
 Expected<void> Recorder::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
   if (!block.node->names(block, this)) {
-    return tl::unexpected(Error{.code = Errc::invalid_block, .stage = "trace", .requested = block.bytes});
+    return tl::unexpected(
+        Error{.code = Errc::invalid_block, .stage = "trace", .requested = block.bytes});
   }
   return upstream().also_used_on(static_cast<RecorderNode*>(block.node)->upstream, stream);
 }
@@ -361,8 +385,10 @@ std::string Recorder::validate() const {
   const Outstanding live = outstanding();
   Stats own;
   impl_->live.write_to(own);
-  if (own.live_blocks.current != live.blocks) return "trace: live_blocks is the number of live nodes";
-  if (own.live_granted.current != live.bytes) return "trace: live_granted is the sum of the live nodes";
+  if (own.live_blocks.current != live.blocks)
+    return "trace: live_blocks is the number of live nodes";
+  if (own.live_granted.current != live.bytes)
+    return "trace: live_granted is the sum of the live nodes";
   return Stage::validate();
 }
 

@@ -12,15 +12,17 @@ namespace cistern {
 Device::Device(DeviceLimits limits) : limits_(std::move(limits)) {
   if (!std::has_single_bit(limits_.alignment) || !std::has_single_bit(limits_.granularity) ||
       !std::has_single_bit(limits_.max_alignment) || limits_.max_alignment < limits_.alignment) {
-    throw std::invalid_argument("a device's alignments and granularity are powers of two, the default at most the largest");
+    throw std::invalid_argument(
+        "a device's alignments and granularity are powers of two, the default at most the largest");
   }
 }
 
 Expected<Device::Piece> Device::obtain_checked(const Request& request) noexcept {
-  const std::size_t alignment = std::max(request.alignment, limits_.alignment);
-  if (!std::has_single_bit(alignment) || alignment > limits_.max_alignment) {
+  if (request.alignment != 0 &&
+      (!std::has_single_bit(request.alignment) || request.alignment > limits_.max_alignment)) {
     return tl::unexpected(fail(Errc::bad_alignment, request.bytes));
   }
+  const std::size_t alignment = std::max(request.alignment, limits_.alignment);
   const std::optional<std::size_t> bytes = round_up(request.bytes, limits_.granularity);
   if (!bytes || *bytes > limits_.max_allocation) {
     return tl::unexpected(fail(Errc::too_large, request.bytes, limits_.max_allocation));
@@ -121,16 +123,21 @@ std::string Device::validate() const {
   each_live_piece([&](const Piece& piece) { pieces.push_back(piece); });
   const Stats now = stats();
   std::size_t bytes = 0;
-  for (const Piece& piece : pieces) bytes += piece.bytes;
-  if (now.live_blocks.current != pieces.size()) return "device: live_blocks is the number of live nodes";
+  for (const Piece& piece : pieces)
+    bytes += piece.bytes;
+  if (now.live_blocks.current != pieces.size())
+    return "device: live_blocks is the number of live nodes";
   if (now.reserved.current != bytes) return "device: reserved is the sum of the live nodes' bytes";
-  if (now.allocations - now.frees != pieces.size()) return "device: allocations less frees are live";
+  if (now.allocations - now.frees != pieces.size())
+    return "device: allocations less frees are live";
   if (limits_.memory_is_address) {
     std::sort(pieces.begin(), pieces.end(),
               [](const Piece& a, const Piece& b) { return std::less<>{}(a.memory, b.memory); });
     for (std::size_t i = 1; i < pieces.size(); ++i) {
-      const auto previous_end = reinterpret_cast<std::uintptr_t>(pieces[i - 1].memory) + pieces[i - 1].bytes;
-      if (previous_end > reinterpret_cast<std::uintptr_t>(pieces[i].memory)) return "device: live blocks do not overlap";
+      const auto previous_end =
+          reinterpret_cast<std::uintptr_t>(pieces[i - 1].memory) + pieces[i - 1].bytes;
+      if (previous_end > reinterpret_cast<std::uintptr_t>(pieces[i].memory))
+        return "device: live blocks do not overlap";
     }
   }
   return {};

@@ -14,19 +14,26 @@ int print(char* out, std::size_t size, const Error& error) noexcept {
     return std::snprintf(out, size, "%s refused %zu bytes: %s (%zu bytes available)", error.stage,
                          error.requested, name(error.code), error.available);
   }
-  return std::snprintf(out, size, "%s refused %zu bytes: %s", error.stage, error.requested, name(error.code));
+  return std::snprintf(out, size, "%s refused %zu bytes: %s", error.stage, error.requested,
+                       name(error.code));
 }
 
 }  // namespace
 
 const char* name(Errc code) noexcept {
   switch (code) {
-    case Errc::out_of_memory: return "out of memory";
-    case Errc::over_limit: return "over the limit";
-    case Errc::too_large: return "larger than the device can ever give";
-    case Errc::bad_alignment: return "the alignment is not a power of two that the device can give";
-    case Errc::invalid_block: return "not a live block of this resource";
-    case Errc::device_failed: return "the device failed";
+    case Errc::out_of_memory:
+      return "out of memory";
+    case Errc::over_limit:
+      return "over the limit";
+    case Errc::too_large:
+      return "larger than the device can ever give";
+    case Errc::bad_alignment:
+      return "the alignment is not a power of two that the device can give";
+    case Errc::invalid_block:
+      return "not a live block of this resource";
+    case Errc::device_failed:
+      return "the device failed";
   }
   return "unknown failure";
 }

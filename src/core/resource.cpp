@@ -23,7 +23,8 @@ void Resource::release() noexcept {
 }
 
 bool Resource::refuse_free(const char* stage, const Block& block) noexcept {
-  report("%s refused to free a block of %zu bytes: freed before, or not this resource's", stage, block.bytes);
+  report("%s refused to free a block of %zu bytes: freed before, or not this resource's", stage,
+         block.bytes);
   return false;
 }
 

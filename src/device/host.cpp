@@ -1,9 +1,5 @@
 #include "cistern/device/host.hpp"
 
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -13,6 +9,10 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
@@ -45,7 +45,8 @@ void* map_aligned(std::size_t bytes, std::size_t alignment) noexcept {
   const std::size_t slack = alignment > page_size() ? alignment - page_size() : 0;
   const std::optional<std::size_t> mapped = checked_add(bytes, slack);
   if (!mapped) return nullptr;
-  void* memory = mmap(nullptr, *mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory = mmap(nullptr, *mapped, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
   if (slack == 0) return memory;
   const auto start = reinterpret_cast<std::uintptr_t>(memory);
@@ -81,7 +82,8 @@ std::size_t control_group_limit() {
     if (!v2 && controllers.find("memory") == std::string::npos) continue;
     const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
     const std::string file = v2 ? "/memory.max" : "/memory.limit_in_bytes";
-    for (std::string path = line.substr(second + 1); !path.empty() && path != "/"; path.resize(path.rfind('/'))) {
+    for (std::string path = line.substr(second + 1); !path.empty() && path != "/";
+         path.resize(path.rfind('/'))) {
       limit = std::min(limit, read_limit(root + path + file));
       if (path.rfind('/') == std::string::npos) break;
     }
@@ -109,7 +111,8 @@ HostDevice::HostDevice(Options options) : Device(host_limits()), options_(option
   if (options_.map_from == 0) throw std::invalid_argument("host: map_from is at least 1 byte");
 }
 
-Expected<Device::Piece> HostDevice::obtain(std::size_t bytes, std::size_t alignment, Stream /*stream*/) noexcept {
+Expected<Device::Piece> HostDevice::obtain(std::size_t bytes, std::size_t alignment,
+                                           Stream /*stream*/) noexcept {
   if (!is_mapped(bytes)) {
     void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) & ~(alignment - 1));
     if (memory == nullptr) return tl::unexpected(fail(Errc::out_of_memory, bytes));
@@ -133,7 +136,8 @@ void HostDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
   } else if (munmap(piece.memory, piece.bytes) != 0) {
     // The system had joined it with its neighbours and has no mapping left to split them: give at least the pages back.
     madvise(piece.memory, piece.bytes, MADV_DONTNEED);
-    report("host could not unmap %zu bytes; their pages are returned, their addresses are not", piece.bytes);
+    report("host could not unmap %zu bytes; their pages are returned, their addresses are not",
+           piece.bytes);
   }
 }
 

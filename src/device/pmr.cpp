@@ -27,9 +27,11 @@ PmrDevice::PmrDevice(std::pmr::memory_resource* memory) : Device(pmr_limits()), 
   if (memory == nullptr) throw std::invalid_argument("pmr: the memory resource is null");
 }
 
-Expected<Device::Piece> PmrDevice::obtain(std::size_t bytes, std::size_t alignment, Stream /*stream*/) noexcept {
+Expected<Device::Piece> PmrDevice::obtain(std::size_t bytes, std::size_t alignment,
+                                          Stream /*stream*/) noexcept {
   try {
-    return Piece{.memory = memory_->allocate(bytes, alignment), .bytes = bytes, .alignment = alignment};
+    return Piece{
+        .memory = memory_->allocate(bytes, alignment), .bytes = bytes, .alignment = alignment};
   } catch (const std::bad_alloc&) {
     return tl::unexpected(fail(Errc::out_of_memory, bytes));
   } catch (...) {

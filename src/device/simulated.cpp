@@ -44,20 +44,22 @@ SimulatedDevice::SimulatedDevice(const Options& options)
   if (!(options.fail_probability >= 0 && options.fail_probability <= 1)) {
     throw std::invalid_argument("simulated: fail_probability is between 0 and 1");
   }
-  if (!(options.ns_per_byte >= 0 && std::isfinite(options.ns_per_byte)) || options.allocate_latency.count() < 0 ||
-      options.free_latency.count() < 0) {
+  if (!(options.ns_per_byte >= 0 && std::isfinite(options.ns_per_byte)) ||
+      options.allocate_latency.count() < 0 || options.free_latency.count() < 0) {
     throw std::invalid_argument("simulated: latencies are not negative");
   }
 }
 
 bool SimulatedDevice::fails_on_demand(std::size_t bytes) noexcept {
-  const bool by_chance = options_.fail_probability > 0 && draw(random_state_) < options_.fail_probability;
+  const bool by_chance =
+      options_.fail_probability > 0 && draw(random_state_) < options_.fail_probability;
   return by_chance || allocation_calls_ == fail_call_ ||
          (options_.fail_every > 0 && allocation_calls_ % options_.fail_every == 0) ||
          saturating_add(used_, bytes) > options_.fail_beyond;
 }
 
-Expected<Device::Piece> SimulatedDevice::obtain(std::size_t bytes, std::size_t alignment, Stream /*stream*/) noexcept {
+Expected<Device::Piece> SimulatedDevice::obtain(std::size_t bytes, std::size_t alignment,
+                                                Stream /*stream*/) noexcept {
   const std::lock_guard lock(mutex_);
   ++allocation_calls_;
   virtual_ns_ += static_cast<double>(options_.allocate_latency.count());
@@ -67,12 +69,15 @@ Expected<Device::Piece> SimulatedDevice::obtain(std::size_t bytes, std::size_t a
   }
   const std::uintptr_t address = (next_address_ + alignment - 1) & ~(alignment - 1);
   if (address > last_address || bytes > last_address - address) {
-    return tl::unexpected(fail(Errc::device_failed, bytes));  // addresses are never used again, and have run out
+    return tl::unexpected(
+        fail(Errc::device_failed, bytes));  // addresses are never used again, and have run out
   }
   next_address_ = address + bytes;
   used_ += bytes;
   virtual_ns_ += options_.ns_per_byte * static_cast<double>(bytes);
-  return Piece{.memory = reinterpret_cast<void*>(address), .bytes = bytes, .alignment = alignment};  // NOLINT(performance-no-int-to-ptr)
+  return Piece{.memory = reinterpret_cast<void*>(address),
+               .bytes = bytes,
+               .alignment = alignment};  // NOLINT(performance-no-int-to-ptr)
 }
 
 void SimulatedDevice::give_back(Piece piece, Stream /*stream*/) noexcept {

@@ -15,7 +15,9 @@ Table quadrupling_table() {
 
 namespace {
 
-unsigned floor_log2(std::size_t n) noexcept { return static_cast<unsigned>(std::bit_width(n)) - 1; }
+unsigned floor_log2(std::size_t n) noexcept {
+  return static_cast<unsigned>(std::bit_width(n)) - 1;
+}
 
 constexpr unsigned address_bits = 64;
 
@@ -29,20 +31,26 @@ BucketMap::BucketMap(const Geometric& policy, std::size_t granularity) : geometr
   granularity_bits_ = floor_log2(granularity);
   doubling_bits_ = floor_log2(per_doubling);
   first_power_ = granularity_bits_ + doubling_bits_;
-  for (std::size_t i = 1; i <= per_doubling; ++i) capacities_.push_back(i << granularity_bits_);
+  for (std::size_t i = 1; i <= per_doubling; ++i)
+    capacities_.push_back(i << granularity_bits_);
   for (unsigned power = first_power_; power < address_bits; ++power) {
     for (std::size_t step = per_doubling + 1; step <= 2 * per_doubling; ++step) {
       const std::size_t capacity = step << (power - doubling_bits_);
-      if (capacity > capacities_.back()) capacities_.push_back(capacity);  // the last one, 2^64, is beyond a size
+      if (capacity > capacities_.back())
+        capacities_.push_back(capacity);  // the last one, 2^64, is beyond a size
     }
   }
 }
 
 BucketMap::BucketMap(const Table& policy, std::size_t granularity) {
-  if (policy.capacities.empty()) throw std::invalid_argument("cache: a table of buckets has at least one capacity");
+  if (policy.capacities.empty())
+    throw std::invalid_argument("cache: a table of buckets has at least one capacity");
+  capacities_.push_back(
+      0);  // for odd blocks smaller than the first bucket listed; no request goes there
   for (const std::size_t listed : policy.capacities) {
     const std::optional<std::size_t> capacity = round_up(listed, granularity);
-    if (listed == 0 || !capacity) throw std::invalid_argument("cache: the capacity of a bucket is 0 or beyond any memory");
+    if (listed == 0 || !capacity)
+      throw std::invalid_argument("cache: the capacity of a bucket is 0 or beyond any memory");
     capacities_.push_back(*capacity);
   }
   if (!std::is_sorted(policy.capacities.begin(), policy.capacities.end())) {
@@ -56,8 +64,8 @@ BucketMap::BucketMap(const Table& policy, std::size_t granularity) {
 
 std::size_t BucketMap::bucket_for(std::size_t bytes) const noexcept {
   if (!geometric_) {
-    return static_cast<std::size_t>(std::lower_bound(capacities_.begin(), capacities_.end(), bytes) -
-                                    capacities_.begin());
+    return static_cast<std::size_t>(
+        std::lower_bound(capacities_.begin(), capacities_.end(), bytes) - capacities_.begin());
   }
   const std::size_t last = bytes - 1;
   const std::size_t per_doubling = std::size_t{1} << doubling_bits_;

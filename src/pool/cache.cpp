@@ -62,6 +62,8 @@ bool Cache::deallocate(const Block& block, Stream stream) noexcept {
 }
 
 CacheNode* Cache::take_idle(const Request& request) noexcept {
+  if ((request.alignment & (request.alignment - 1)) != 0)
+    return nullptr;  // the device will say what is wrong
   CacheNode* node = std::visit(
       [&](auto& index) {
         CacheNode* found = index.take(request.bytes, request.alignment);
@@ -113,12 +115,14 @@ Cache::Cache(Ref<Resource> upstream, Options options)
 
 Cache::Index Cache::make_index(const Options& options, const DeviceLimits& limits) {
   if (const auto* fit = std::get_if<Fit>(&options.buckets)) {
-    if (options.per_bucket != any_number) throw std::invalid_argument("cache: a best fit has no buckets to bound");
+    if (options.per_bucket != any_number)
+      throw std::invalid_argument("cache: a best fit has no buckets to bound");
     return Index(std::in_place_type<FitIndex>, *fit, limits);
   }
   const auto* table = std::get_if<Table>(&options.buckets);
-  BucketMap map = table != nullptr ? BucketMap(*table, limits.granularity)
-                                   : BucketMap(std::get<Geometric>(options.buckets), limits.granularity);
+  BucketMap map = table != nullptr
+                      ? BucketMap(*table, limits.granularity)
+                      : BucketMap(std::get<Geometric>(options.buckets), limits.granularity);
   return Index(std::in_place_type<BucketIndex>, std::move(map), limits);
 }
 
@@ -156,18 +160,22 @@ Expected<Block> Cache::obtain(const Request& request) noexcept {
 }
 
 Expected<Block> Cache::ask_upstream(std::size_t bytes, const Request& request) noexcept {
-  return upstream().try_allocate({.bytes = bytes, .alignment = request.alignment, .stream = request.stream});
+  return upstream().try_allocate(
+      {.bytes = bytes, .alignment = request.alignment, .stream = request.stream});
 }
 
 Expected<Block> Cache::adopt(const Block& block, const Request& request) noexcept {
   Leaving leaving;
-  Expected<Block> granted = tl::unexpected(
-      Error{.code = Errc::out_of_memory, .stage = "cache", .requested = request.bytes});  // the host's, for the record
+  Expected<Block> granted =
+      tl::unexpected(Error{.code = Errc::out_of_memory,
+                           .stage = "cache",
+                           .requested = request.bytes});  // the host's, for the record
   {
     const std::lock_guard lock(mutex_);
     CacheNode* node = nodes_.take();
     if (node != nullptr) node->upstream = block;
-    if (node != nullptr && std::visit([&](auto& index) { return index.adopt(*node, request.bytes); }, index_)) {
+    if (node != nullptr &&
+        std::visit([&](auto& index) { return index.adopt(*node, request.bytes); }, index_)) {
       ++stats_.misses;
       granted = hand_out(*node, request);
       enforce_idle_ratio(leaving);
@@ -220,7 +228,8 @@ void Cache::keep_when_full(CacheNode& node, Leaving& leaving) noexcept {
   evict_down_to(max_bytes_ - bytes, leaving);
   std::visit(
       [&](auto& index) {
-        while (index.peers(node) >= per_bucket_) evict(*index.oldest_peer(node), leaving);
+        while (index.peers(node) >= per_bucket_)
+          evict(*index.oldest_peer(node), leaving);
       },
       index_);
   keep(node, leaving);
@@ -240,7 +249,8 @@ void Cache::evict(CacheNode& node, Leaving& leaving) noexcept {
 }
 
 void Cache::evict_down_to(std::size_t idle_bytes, Leaving& leaving) noexcept {
-  while (stats_.cached.current > idle_bytes) evict(*idle_.oldest(), leaving);
+  while (stats_.cached.current > idle_bytes)
+    evict(*idle_.oldest(), leaving);
 }
 
 void Cache::enforce_idle_ratio(Leaving& leaving) noexcept {
@@ -274,7 +284,8 @@ void Cache::trim_to(std::size_t keep_bytes) noexcept {
   {
     const std::size_t below = upstream().stats().cached.current;
     const std::lock_guard lock(mutex_);
-    const std::size_t excess = saturating_subtract(saturating_add(stats_.cached.current, below), keep_bytes);
+    const std::size_t excess =
+        saturating_subtract(saturating_add(stats_.cached.current, below), keep_bytes);
     evict_down_to(saturating_subtract(stats_.cached.current, excess), leaving);
     kept = stats_.cached.current;
     work_peak_ = stats_.live_granted.current + kept;
@@ -324,7 +335,8 @@ std::size_t Cache::set_per_bucket(std::size_t blocks) noexcept {
     former = std::exchange(per_bucket_, blocks);
     for (CacheNode* node = idle_.oldest(); node != nullptr;) {
       CacheNode* next = IdleList::newer(node);
-      if (std::visit([&](auto& index) { return index.peers(*node); }, index_) > blocks) evict(*node, leaving);
+      if (std::visit([&](auto& index) { return index.peers(*node); }, index_) > blocks)
+        evict(*node, leaving);
       node = next;
     }
   }
@@ -365,7 +377,8 @@ Expected<void> Cache::also_used_on(const Block& block, Stream stream) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (!block.node->names(block, this)) {
-      return tl::unexpected(Error{.code = Errc::invalid_block, .stage = "cache", .requested = block.bytes});
+      return tl::unexpected(
+          Error{.code = Errc::invalid_block, .stage = "cache", .requested = block.bytes});
     }
     below = static_cast<CacheNode*>(block.node)->upstream;
   }
@@ -433,20 +446,28 @@ std::string Cache::validate() const {
     std::visit([&](auto& index) { index.append_to(all); }, index_);
     for (const BucketStats& bucket : all) {
       in_buckets += bucket.cached_blocks;
-      if (bucket.cached_blocks > per_bucket_) return "cache: a bucket holds at most per_bucket blocks";
+      if (bucket.cached_blocks > per_bucket_)
+        return "cache: a bucket holds at most per_bucket blocks";
     }
-    if (blocks != idle_.size() || blocks != in_buckets) return "cache: every idle block is in the index";
+    if (blocks != idle_.size() || blocks != in_buckets)
+      return "cache: every idle block is in the index";
     if (stats_.cached.current != bytes) return "cache: cached is the sum of the idle blocks";
     if (stats_.cached.current > max_bytes_) return "cache: cached is at most max_bytes";
-    if (stats_.live_blocks.current != live.blocks) return "cache: live_blocks is the number of live nodes";
-    if (stats_.live_granted.current != live.bytes) return "cache: live_granted is the sum of the live nodes";
-    if (stats_.allocations - stats_.frees != live.blocks) return "cache: allocations less frees are live";
-    if (stats_.hits + stats_.misses != stats_.allocations) return "cache: a grant is a hit or a miss";
+    if (stats_.live_blocks.current != live.blocks)
+      return "cache: live_blocks is the number of live nodes";
+    if (stats_.live_granted.current != live.bytes)
+      return "cache: live_granted is the sum of the live nodes";
+    if (stats_.allocations - stats_.frees != live.blocks)
+      return "cache: allocations less frees are live";
+    if (stats_.hits + stats_.misses != stats_.allocations)
+      return "cache: a grant is a hit or a miss";
     const std::size_t held = stats_.live_granted.current + stats_.cached.current;
     if (held > std::max(stats_.live_granted.current, scale(work_peak_, 1 + idle_ratio_))) {
       return "cache: what is held is at most the peak of the work and the idle ratio";
     }
-    if (std::string law = std::visit([](auto& index) { return index.validate(); }, index_); !law.empty()) return law;
+    if (std::string law = std::visit([](auto& index) { return index.validate(); }, index_);
+        !law.empty())
+      return law;
   }
   return Stage::validate();
 }

@@ -14,7 +14,9 @@ namespace {
 // A request that not every block of a bucket can serve looks at so many before it counts as a miss.
 constexpr std::size_t longest_search = 32;
 
-bool is_special(std::size_t alignment, const DeviceLimits& limits) noexcept { return alignment > limits.alignment; }
+bool is_special(std::size_t alignment, const DeviceLimits& limits) noexcept {
+  return alignment > limits.alignment;
+}
 
 }  // namespace
 
@@ -45,7 +47,8 @@ CacheNode* BucketIndex::take_odd(std::size_t bytes, std::size_t alignment) noexc
 
 CacheNode* BucketIndex::take_from(List& list, std::size_t bytes, std::size_t alignment) noexcept {
   CacheNode* node = list.newest();
-  for (std::size_t seen = 0; node != nullptr && seen < longest_search; ++seen, node = List::older(node)) {
+  for (std::size_t seen = 0; node != nullptr && seen < longest_search;
+       ++seen, node = List::older(node)) {
     if (node->upstream.bytes >= bytes && is_aligned(node->upstream, alignment, limits_)) {
       list.remove(node);
       return node;
@@ -71,15 +74,20 @@ void BucketIndex::forget(CacheNode& node) noexcept {
   if (is_odd(node)) --odd_;
 }
 
-void BucketIndex::put(CacheNode& node) noexcept { lists_[node.bucket].push(&node); }
+void BucketIndex::put(CacheNode& node) noexcept {
+  lists_[node.bucket].push(&node);
+}
 
-void BucketIndex::remove(CacheNode& node) noexcept { lists_[node.bucket].remove(&node); }
+void BucketIndex::remove(CacheNode& node) noexcept {
+  lists_[node.bucket].remove(&node);
+}
 
 void BucketIndex::append_to(std::vector<BucketStats>& buckets) const {
   for (std::size_t bucket = 0; bucket < lists_.size(); ++bucket) {
     if (lists_[bucket].empty()) continue;
     BucketStats stats{.capacity = map_.capacity(bucket), .cached_blocks = lists_[bucket].size()};
-    for (const CacheNode* node = lists_[bucket].newest(); node != nullptr; node = List::older(node)) {
+    for (const CacheNode* node = lists_[bucket].newest(); node != nullptr;
+         node = List::older(node)) {
       stats.cached_bytes += node->upstream.bytes;
     }
     buckets.push_back(stats);
@@ -89,16 +97,19 @@ void BucketIndex::append_to(std::vector<BucketStats>& buckets) const {
 std::string BucketIndex::validate() const {
   for (std::size_t bucket = 0; bucket < lists_.size(); ++bucket) {
     std::size_t blocks = 0;
-    for (const CacheNode* node = lists_[bucket].newest(); node != nullptr; node = List::older(node), ++blocks) {
+    for (const CacheNode* node = lists_[bucket].newest(); node != nullptr;
+         node = List::older(node), ++blocks) {
       if (node->bucket != bucket) return "cache: a block stands in its own bucket";
-      if (node->upstream.bytes < map_.capacity(bucket)) return "cache: a block has at least its bucket's capacity";
+      if (node->upstream.bytes < map_.capacity(bucket))
+        return "cache: a block has at least its bucket's capacity";
     }
     if (blocks != lists_[bucket].size()) return "cache: a bucket counts its blocks";
   }
   return {};
 }
 
-FitIndex::FitIndex(const Fit& policy, const DeviceLimits& limits) : policy_(policy), limits_(limits) {
+FitIndex::FitIndex(const Fit& policy, const DeviceLimits& limits)
+    : policy_(policy), limits_(limits) {
   if (!(policy.slack >= 1) || !std::isfinite(policy.slack)) {
     throw std::invalid_argument("cache: the slack of a fit is a number of at least 1");
   }
@@ -111,7 +122,8 @@ std::optional<std::size_t> FitIndex::capacity_for(std::size_t bytes) const noexc
 CacheNode* FitIndex::take(std::size_t bytes, std::size_t alignment) noexcept {
   const std::optional<std::size_t> needed = capacity_for(bytes);
   if (!needed) return nullptr;
-  const std::size_t beyond = std::min(scale(*needed, policy_.slack), saturating_add(*needed, policy_.slack_bytes));
+  const std::size_t beyond =
+      std::min(scale(*needed, policy_.slack), saturating_add(*needed, policy_.slack_bytes));
   auto place = idle_.lower_bound(Key{.bytes = *needed, .idle_since = 0});
   for (std::size_t seen = 0; place != idle_.end() && seen < longest_search; ++seen, ++place) {
     CacheNode* node = *place;
@@ -127,7 +139,8 @@ CacheNode* FitIndex::take(std::size_t bytes, std::size_t alignment) noexcept {
 bool FitIndex::adopt(CacheNode& node, std::size_t /*bytes*/) noexcept {
   try {
     const std::size_t blocks = handles_.size() + idle_.size() + 1;
-    if (handles_.capacity() < blocks) handles_.reserve(2 * blocks);  // so that taking a block never allocates
+    if (handles_.capacity() < blocks)
+      handles_.reserve(2 * blocks);  // so that taking a block never allocates
     Set one;
     one.insert(&node);
     handles_.push_back(one.extract(one.begin()));
@@ -137,7 +150,9 @@ bool FitIndex::adopt(CacheNode& node, std::size_t /*bytes*/) noexcept {
   }
 }
 
-void FitIndex::forget(CacheNode& /*node*/) noexcept { handles_.pop_back(); }
+void FitIndex::forget(CacheNode& /*node*/) noexcept {
+  handles_.pop_back();
+}
 
 void FitIndex::put(CacheNode& node) noexcept {
   node.idle_since = ++frees_;
@@ -146,7 +161,9 @@ void FitIndex::put(CacheNode& node) noexcept {
   handles_.pop_back();
 }
 
-void FitIndex::remove(CacheNode& node) noexcept { handles_.push_back(idle_.extract(idle_.find(&node))); }
+void FitIndex::remove(CacheNode& node) noexcept {
+  handles_.push_back(idle_.extract(idle_.find(&node)));
+}
 
 void FitIndex::append_to(std::vector<BucketStats>& buckets) const {
   std::size_t last = 0;
@@ -160,7 +177,9 @@ void FitIndex::append_to(std::vector<BucketStats>& buckets) const {
 }
 
 std::string FitIndex::validate() const {
-  return std::is_sorted(idle_.begin(), idle_.end(), Order{}) ? "" : "cache: idle blocks stand in order of size";
+  return std::is_sorted(idle_.begin(), idle_.end(), Order{})
+             ? ""
+             : "cache: idle blocks stand in order of size";
 }
 
 }  // namespace cistern

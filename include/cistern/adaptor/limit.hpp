@@ -17,11 +17,17 @@ class Limit final : public Stage {
 
   /// The ceiling, and setting it: returns the former one. Lowering it below what is charged refuses further requests
   /// until enough has been freed.
-  [[nodiscard]] std::size_t max_bytes() const noexcept { return max_bytes_.load(std::memory_order_relaxed); }
-  std::size_t set_max_bytes(std::size_t max_bytes) noexcept { return max_bytes_.exchange(max_bytes); }
+  [[nodiscard]] std::size_t max_bytes() const noexcept {
+    return max_bytes_.load(std::memory_order_relaxed);
+  }
+  std::size_t set_max_bytes(std::size_t max_bytes) noexcept {
+    return max_bytes_.exchange(max_bytes);
+  }
 
   /// Bytes charged now: what was requested of the blocks that are live, and of the requests under way.
-  [[nodiscard]] std::size_t charged() const noexcept { return charged_.load(std::memory_order_relaxed); }
+  [[nodiscard]] std::size_t charged() const noexcept {
+    return charged_.load(std::memory_order_relaxed);
+  }
 
   using Stage::deallocate;
   using Stage::reset_peaks;

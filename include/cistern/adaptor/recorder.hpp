@@ -14,9 +14,6 @@ class Recorder final : public Stage {
   /// Creates or overwrites `file`. Throws std::system_error if that fails.
   Recorder(Ref<Resource> upstream, const std::filesystem::path& file);
 
-  /// Marks the start of a turn of the program's loop.
-  void cycle() noexcept;
-
   /// Writes out what all threads have recorded so far and closes the file; what follows is passed on unrecorded. Threads
   /// that allocate meanwhile are waited for. Returns false, once and for all, if anything could not be written.
   bool finish() noexcept;
@@ -25,6 +22,7 @@ class Recorder final : public Stage {
   using Stage::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
+  void cycle() noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;
   void reset_peaks(const Stats& floor) noexcept override;

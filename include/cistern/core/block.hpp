@@ -27,11 +27,11 @@ struct Request {
 /// What a resource hands out and takes back, by value: a handle, of which only `memory`, `offset` and `bytes` concern the
 /// program. The empty block has no node; it costs nothing, is counted nowhere, and may be freed any number of times.
 struct Block {
-  void* memory = nullptr;      // an address, or the device's object (cl_mem)
-  std::size_t offset = 0;      // bytes from the start of `memory`; 0 where memory is an address
-  std::size_t bytes = 0;       // granted: the capacity, at least what was requested
-  std::size_t requested = 0;   // as in the request
-  Node* node = nullptr;        // the owning stage's record of this block: free needs no lookup
+  void* memory = nullptr;        // an address, or the device's object (cl_mem)
+  std::size_t offset = 0;        // bytes from the start of `memory`; 0 where memory is an address
+  std::size_t bytes = 0;         // granted: the capacity, at least what was requested
+  std::size_t requested = 0;     // as in the request
+  Node* node = nullptr;          // the owning stage's record of this block: free needs no lookup
   std::uint64_t generation = 0;  // of that record: a stale or repeated free is refused
 
   [[nodiscard]] bool empty() const noexcept { return node == nullptr; }

@@ -26,7 +26,9 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   Buffer(Buffer&& other) noexcept
-      : resource_(other.resource_), block_(std::exchange(other.block_, {})), stream_(other.stream_) {}
+      : resource_(other.resource_),
+        block_(std::exchange(other.block_, {})),
+        stream_(other.stream_) {}
   Buffer& operator=(Buffer&& other) noexcept {
     if (this != &other) {
       reset();
@@ -46,7 +48,8 @@ class Buffer {
   [[nodiscard]] const Block& block() const noexcept { return block_; }
   [[nodiscard]] Stream stream() const noexcept { return stream_; }
 
-  /// The bytes requested as elements of `T`. Only where the memory is host-addressable.
+  /// The bytes requested as elements of `T`, which may be const. Only where the memory is host-addressable. Like a
+  /// pointer, a const buffer is one that keeps its memory, not one whose memory is const.
   template <class T>
   [[nodiscard]] std::span<T> as() const noexcept {
     return {static_cast<T*>(data()), bytes() / sizeof(T)};

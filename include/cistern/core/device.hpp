@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "cistern/core/ref.hpp"
 #include "cistern/core/resource.hpp"
 #include "cistern/core/slab.hpp"
 
@@ -15,20 +16,22 @@ namespace cistern {
 
 /// What a device can give. Sizes in bytes; alignment and granularity are powers of two.
 struct DeviceLimits {
-  const char* kind = "device";             // a literal, as in the stack language: "host", "simulated", ...
-  std::string name;                        // which one, for people
-  std::size_t total_memory = 0;            // what the device has, or this program may use of it
-  std::size_t max_allocation = 0;          // the largest single request
-  std::size_t alignment = 1;               // every block has at least this
-  std::size_t max_alignment = 1;           // the largest that can be asked for
-  std::size_t granularity = 1;             // sizes are rounded up to a multiple of it
-  bool memory_is_address = true;           // else `Block::memory` is an object, aligned to max_alignment
-  bool host_addressable = false;           // the CPU can read and write the memory
+  const char* kind = "device";     // a literal, as in the stack language: "host", "simulated", ...
+  std::string name;                // which one, for people
+  std::size_t total_memory = 0;    // what the device has, or this program may use of it
+  std::size_t max_allocation = 0;  // the largest single request
+  std::size_t alignment = 1;       // every block has at least this
+  std::size_t max_alignment = 1;   // the largest that can be asked for
+  std::size_t granularity = 1;     // sizes are rounded up to a multiple of it
+  bool memory_is_address = true;   // else `Block::memory` is an object, aligned to max_alignment
+  bool host_addressable = false;   // the CPU can read and write the memory
 };
 
 /// True if the block's first byte is aligned to `alignment`, a power of two.
-inline bool is_aligned(const Block& block, std::size_t alignment, const DeviceLimits& limits) noexcept {
-  const std::uintptr_t start = limits.memory_is_address ? reinterpret_cast<std::uintptr_t>(block.memory) : 0;
+inline bool is_aligned(const Block& block, std::size_t alignment,
+                       const DeviceLimits& limits) noexcept {
+  const std::uintptr_t start =
+      limits.memory_is_address ? reinterpret_cast<std::uintptr_t>(block.memory) : 0;
   return ((start + block.offset) & (alignment - 1)) == 0;
 }
 
@@ -44,7 +47,9 @@ class Device : public Resource {
   [[nodiscard]] Stats stats() const noexcept final;
   void reset_peaks(const Stats& floor) noexcept final;
   [[nodiscard]] Outstanding outstanding() const noexcept final;
-  [[nodiscard]] Device& device() const noexcept final { return const_cast<Device&>(*this); }  // NOLINT(*-const-cast)
+  [[nodiscard]] Device& device() const noexcept final {
+    return const_cast<Device&>(*this);
+  }  // NOLINT(*-const-cast)
   [[nodiscard]] std::string validate() const override;
 
  protected:
@@ -59,7 +64,8 @@ class Device : public Resource {
 
   /// Obtains at least `bytes` (not zero, a multiple of the granularity) at `alignment` (at least the default). Called
   /// outside every lock of this class, by any number of threads at once.
-  virtual Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept = 0;
+  virtual Expected<Piece> obtain(std::size_t bytes, std::size_t alignment,
+                                 Stream stream) noexcept = 0;
   virtual void give_back(Piece piece, Stream stream) noexcept = 0;
 
   /// Called under the lock with every live piece; for a device's own `validate`.
@@ -72,7 +78,8 @@ class Device : public Resource {
   }
 
   Error fail(Errc code, std::size_t requested, std::size_t available = 0) const noexcept {
-    return Error{.code = code, .stage = limits_.kind, .requested = requested, .available = available};
+    return Error{
+        .code = code, .stage = limits_.kind, .requested = requested, .available = available};
   }
 
   void trim_to(std::size_t /*keep_bytes*/) noexcept final {}  // a device keeps nothing idle

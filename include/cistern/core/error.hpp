@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <new>
 #include <string>
+
 #include <tl/expected.hpp>
 
 namespace cistern {

@@ -61,7 +61,8 @@ class LiveCounters {
       return {.current = now, .peak = std::max(now, peak_.load(std::memory_order_relaxed))};
     }
     void reset_peak(std::size_t floor) noexcept {
-      peak_.store(std::max(floor, current_.load(std::memory_order_relaxed)), std::memory_order_relaxed);
+      peak_.store(std::max(floor, current_.load(std::memory_order_relaxed)),
+                  std::memory_order_relaxed);
     }
 
    private:

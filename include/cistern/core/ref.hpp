@@ -21,11 +21,11 @@ class Ref {
   Ref(const Ref& other) noexcept : Ref(other.resource_) {}
   Ref(Ref&& other) noexcept : resource_(std::exchange(other.resource_, nullptr)) {}
   template <class U>
-    requires std::convertible_to<U*, T*>
-  Ref(const Ref<U>& other) noexcept : Ref(other.get()) {}  // NOLINT(google-explicit-constructor): as a pointer converts
+  requires std::convertible_to<U*, T*> Ref(const Ref<U>& other)
+  noexcept : Ref(other.get()) {}  // NOLINT(google-explicit-constructor): as a pointer converts
   template <class U>
-    requires std::convertible_to<U*, T*>
-  Ref(Ref<U>&& other) noexcept : resource_(other.detach()) {}  // NOLINT(google-explicit-constructor)
+  requires std::convertible_to<U*, T*> Ref(Ref<U>&& other)
+  noexcept : resource_(other.detach()) {}  // NOLINT(google-explicit-constructor)
   Ref& operator=(Ref other) noexcept {
     std::swap(resource_, other.resource_);
     return *this;

@@ -50,6 +50,9 @@ class Resource {
   /// reused before that stream is done with it. Without effect where the device has no queues.
   virtual Expected<void> also_used_on(const Block& block, Stream stream) noexcept = 0;
 
+  /// Marks the start of a turn of the program's loop (a token, a training step), for the stages that record or learn turns.
+  virtual void cycle() noexcept {}
+
   /// Gives idle memory back to the device, outermost stage first and least recently used first, until no more than
   /// `keep_bytes` lie idle in the whole stack. Returns by how much `reserved` fell (roughly, while other threads allocate).
   std::size_t trim(std::size_t keep_bytes = 0) noexcept;

@@ -13,9 +13,15 @@ namespace cistern {
 inline constexpr std::size_t unbounded = std::numeric_limits<std::size_t>::max();
 
 namespace literals {
-consteval std::size_t operator""_KiB(unsigned long long n) { return std::size_t{n} << 10; }
-consteval std::size_t operator""_MiB(unsigned long long n) { return std::size_t{n} << 20; }
-consteval std::size_t operator""_GiB(unsigned long long n) { return std::size_t{n} << 30; }
+consteval std::size_t operator""_KiB(unsigned long long n) {
+  return std::size_t{n} << 10;
+}
+consteval std::size_t operator""_MiB(unsigned long long n) {
+  return std::size_t{n} << 20;
+}
+consteval std::size_t operator""_GiB(unsigned long long n) {
+  return std::size_t{n} << 30;
+}
 }  // namespace literals
 
 constexpr std::optional<std::size_t> checked_add(std::size_t a, std::size_t b) noexcept {

@@ -16,7 +16,7 @@ namespace cistern {
 
 /// `T` derives from `Node` and has a member `T* next_free`.
 template <class T>
-  requires std::is_base_of_v<Node, T>
+requires std::is_base_of_v<Node, T>
 class Slab {
  public:
   explicit Slab(const Resource* owner) noexcept : owner_(owner) {}
@@ -25,7 +25,8 @@ class Slab {
   Slab(Slab&&) = delete;
   Slab& operator=(Slab&&) = delete;
   ~Slab() {
-    while (chunks_ != nullptr) delete std::exchange(chunks_, chunks_->next);
+    while (chunks_ != nullptr)
+      delete std::exchange(chunks_, chunks_->next);
   }
 
   /// A node that is not in use, or null if the host itself is out of memory.
@@ -45,7 +46,8 @@ class Slab {
   template <class Visit>
   void each(Visit&& visit) const {
     for (const Chunk* chunk = chunks_; chunk != nullptr; chunk = chunk->next) {
-      for (std::size_t i = 0; i < chunk->size; ++i) visit(chunk->nodes[i]);
+      for (std::size_t i = 0; i < chunk->size; ++i)
+        visit(chunk->nodes[i]);
     }
   }
 
@@ -57,7 +59,8 @@ class Slab {
   };
 
   bool grow() noexcept {
-    const std::size_t size = chunks_ == nullptr ? smallest_chunk : std::min(chunks_->size * 2, largest_chunk);
+    const std::size_t size =
+        chunks_ == nullptr ? smallest_chunk : std::min(chunks_->size * 2, largest_chunk);
     std::unique_ptr<T[]> nodes(new (std::nothrow) T[size]);  // NOLINT(modernize-avoid-c-arrays)
     if (nodes == nullptr) return false;
     auto* chunk = new (std::nothrow) Chunk{chunks_, size, std::move(nodes)};

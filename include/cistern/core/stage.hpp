@@ -19,10 +19,15 @@ class Stage : public Resource {
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override {
     return upstream_->also_used_on(block, stream);
   }
+  void cycle() noexcept override { upstream_->cycle(); }
   [[nodiscard]] Stats stats() const noexcept override { return upstream_->stats(); }
+  using Resource::deallocate;
   using Resource::reset_peaks;
   void reset_peaks(const Stats& floor) noexcept override { upstream_->reset_peaks(floor); }
   [[nodiscard]] std::vector<BucketStats> buckets() const override { return upstream_->buckets(); }
+  [[nodiscard]] Outstanding outstanding() const noexcept override {
+    return upstream_->outstanding();
+  }
   [[nodiscard]] Device& device() const noexcept override { return upstream_->device(); }
   [[nodiscard]] std::string validate() const override { return upstream_->validate(); }
 

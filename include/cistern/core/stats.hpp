@@ -1,6 +1,6 @@
 // The figures every stage reports, with one set of keys for all stacks. A figure that a stage does not have is zero.
 // Live blocks, allocations, frees and failures are the outermost stage's; reserved bytes and device calls the device's;
-// idle bytes are summed over the stages; misses are the innermost pool's.
+// idle bytes are summed over the stages; misses are the innermost pool's (on a bare device every request is one).
 #pragma once
 
 #include <algorithm>
@@ -35,9 +35,10 @@ struct Stats {
   std::uint64_t allocations = 0;  // requests that were granted
   std::uint64_t frees = 0;        // frees that were accepted
   std::uint64_t failures = 0;     // requests that failed, as the caller saw it
-  std::uint64_t refused_frees = 0;  // frees of what was not a live block here: stale, repeated, foreign
-  std::uint64_t hits = 0;           // requests served without a call to the device
-  std::uint64_t misses = 0;         // requests that needed one
+  std::uint64_t refused_frees =
+      0;                     // frees of what was not a live block here: stale, repeated, foreign
+  std::uint64_t hits = 0;    // requests served without a call to the device
+  std::uint64_t misses = 0;  // requests that needed one
   std::uint64_t device_allocations = 0;
   std::uint64_t device_frees = 0;
 

@@ -18,7 +18,8 @@ enum class HugePages : std::uint8_t {
 class HostDevice final : public Device {
  public:
   struct Options {
-    std::size_t map_from = std::size_t{256} << 10;  // requests of so many bytes are mapped, smaller ones malloc'ed
+    std::size_t map_from = std::size_t{256}
+                           << 10;  // requests of so many bytes are mapped, smaller ones malloc'ed
     HugePages huge_pages = HugePages::automatic;
     bool zero = false;  // memory is zeroed when it is obtained (not when a pool reuses it)
   };
@@ -31,7 +32,9 @@ class HostDevice final : public Device {
  private:
   Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept override;
   void give_back(Piece piece, Stream stream) noexcept override;
-  [[nodiscard]] bool is_mapped(std::size_t bytes) const noexcept { return bytes >= options_.map_from; }
+  [[nodiscard]] bool is_mapped(std::size_t bytes) const noexcept {
+    return bytes >= options_.map_from;
+  }
 
   const Options options_;
 };

@@ -31,7 +31,8 @@ class SimulatedDevice final : public Device {
     std::uint64_t fail_every = 0;  // every n-th call fails; 0 for none
     double fail_probability = 0;   // each call fails with this probability, drawn from `seed`
     std::uint64_t seed = 1;
-    std::size_t fail_beyond = unbounded;  // a call that would take `reserved` beyond so many bytes fails
+    std::size_t fail_beyond =
+        unbounded;  // a call that would take `reserved` beyond so many bytes fails
   };
 
   SimulatedDevice() : SimulatedDevice(Options{}) {}

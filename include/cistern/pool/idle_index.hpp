@@ -21,9 +21,9 @@ namespace cistern {
 
 /// A cache's record of one block of its upstream, idle or live.
 struct CacheNode : Node {
-  Block upstream;             // its bytes are the block's capacity
-  std::size_t requested = 0;  // by the caller, while live
-  Stream stream;              // of the last use, while idle
+  Block upstream;                // its bytes are the block's capacity
+  std::size_t requested = 0;     // by the caller, while live
+  Stream stream;                 // of the last use, while idle
   std::uint64_t idle_since = 0;  // a count of frees
   std::uint32_t bucket = 0;
   ListLinks<CacheNode> by_use;
@@ -39,7 +39,9 @@ class BucketMap {
   BucketMap(const Table& policy, std::size_t granularity);
 
   [[nodiscard]] std::size_t size() const noexcept { return capacities_.size(); }
-  [[nodiscard]] std::size_t capacity(std::size_t bucket) const noexcept { return capacities_[bucket]; }
+  [[nodiscard]] std::size_t capacity(std::size_t bucket) const noexcept {
+    return capacities_[bucket];
+  }
 
   /// The first bucket whose capacity is at least `bytes`, which is not 0; at least `size()` if there is none. O(1) for
   /// geometric buckets, O(log size) for a table.
@@ -79,8 +81,12 @@ class BucketIndex {
   void remove(CacheNode& node) noexcept;
 
   /// How many idle blocks share the node's bucket, and the one that has been there longest.
-  [[nodiscard]] std::size_t peers(const CacheNode& node) const noexcept { return lists_[node.bucket].size(); }
-  [[nodiscard]] CacheNode* oldest_peer(const CacheNode& node) const noexcept { return lists_[node.bucket].oldest(); }
+  [[nodiscard]] std::size_t peers(const CacheNode& node) const noexcept {
+    return lists_[node.bucket].size();
+  }
+  [[nodiscard]] CacheNode* oldest_peer(const CacheNode& node) const noexcept {
+    return lists_[node.bucket].oldest();
+  }
 
   void append_to(std::vector<BucketStats>& buckets) const;
   [[nodiscard]] std::string validate() const;
@@ -110,7 +116,9 @@ class FitIndex {
   void forget(CacheNode& node) noexcept;
   void put(CacheNode& node) noexcept;
   void remove(CacheNode& node) noexcept;
-  [[nodiscard]] std::size_t peers(const CacheNode& /*node*/) const noexcept { return 0; }  // there are no buckets
+  [[nodiscard]] std::size_t peers(const CacheNode& /*node*/) const noexcept {
+    return 0;
+  }  // there are no buckets
   [[nodiscard]] CacheNode* oldest_peer(const CacheNode& /*node*/) const noexcept { return nullptr; }
   void append_to(std::vector<BucketStats>& buckets) const;
   [[nodiscard]] std::string validate() const;
@@ -123,7 +131,9 @@ class FitIndex {
   };
   struct Order {
     using is_transparent = void;
-    static Key key(const CacheNode* node) noexcept { return {node->upstream.bytes, node->idle_since}; }
+    static Key key(const CacheNode* node) noexcept {
+      return {node->upstream.bytes, node->idle_since};
+    }
     static Key key(const Key& key) noexcept { return key; }
     bool operator()(const auto& a, const auto& b) const noexcept { return key(a) < key(b); }
   };
@@ -132,7 +142,8 @@ class FitIndex {
   const Fit policy_;
   const DeviceLimits& limits_;
   Set idle_;
-  std::vector<Set::node_type> handles_;  // one for every block that is not in the set: made when the block was
+  std::vector<Set::node_type>
+      handles_;  // one for every block that is not in the set: made when the block was
   std::uint64_t frees_ = 0;
 };
 

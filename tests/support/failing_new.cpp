@@ -1,0 +1,95 @@
+#include "support/failing_new.hpp"
+
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+namespace {
+
+thread_local int uses_left = -1;  // negative: never fails
+thread_local bool failed = false;
+
+void* take(std::size_t bytes, std::size_t alignment) noexcept {
+  if (uses_left == 0) {
+    failed = true;
+    return nullptr;
+  }
+  if (uses_left > 0) --uses_left;
+  const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  return std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
+}
+
+void* take_or_throw(std::size_t bytes, std::size_t alignment) {
+  void* memory = take(bytes, alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+constexpr std::size_t usual = alignof(std::max_align_t);
+
+}  // namespace
+
+namespace cistern::testing {
+
+FailingNew::FailingNew(int n) {
+  uses_left = n - 1;
+  failed = false;
+}
+FailingNew::~FailingNew() {
+  uses_left = -1;
+}
+bool FailingNew::has_failed() {
+  return failed;
+}
+
+}  // namespace cistern::testing
+
+// The replaceable functions of the standard, all of those that the programs under test use.
+void* operator new(std::size_t bytes) {
+  return take_or_throw(bytes, usual);
+}
+void* operator new[](std::size_t bytes) {
+  return take_or_throw(bytes, usual);
+}
+void* operator new(std::size_t bytes, std::align_val_t a) {
+  return take_or_throw(bytes, static_cast<std::size_t>(a));
+}
+void* operator new[](std::size_t bytes, std::align_val_t a) {
+  return take_or_throw(bytes, static_cast<std::size_t>(a));
+}
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return take(bytes, usual);
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
+  return take(bytes, usual);
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, const std::nothrow_t&) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, const std::nothrow_t&) noexcept {
+  std::free(memory);
+}

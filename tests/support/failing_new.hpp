@@ -1,0 +1,20 @@
+// Makes the program's own heap fail on demand: what a pool does when the host has no memory for its records.
+#pragma once
+
+namespace cistern::testing {
+
+/// While it lives, the n-th use of operator new on this thread (from 1) and all after it fail.
+class FailingNew {
+ public:
+  explicit FailingNew(int n);
+  FailingNew(const FailingNew&) = delete;
+  FailingNew& operator=(const FailingNew&) = delete;
+  FailingNew(FailingNew&&) = delete;
+  FailingNew& operator=(FailingNew&&) = delete;
+  ~FailingNew();
+
+  /// True once a use has failed.
+  [[nodiscard]] static bool has_failed();
+};
+
+}  // namespace cistern::testing

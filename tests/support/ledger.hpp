@@ -1,0 +1,122 @@
+// What a caller may expect of the blocks it holds, checked: they do not overlap, are as large and as aligned as was asked,
+// and, where the memory can be written, keep what was written to them.
+#pragma once
+
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "cistern/core/device.hpp"
+#include "cistern/core/resource.hpp"
+
+namespace cistern::testing {
+
+class Ledger {
+ public:
+  explicit Ledger(Resource& resource) : resource_(resource), limits_(resource.device().limits()) {}
+
+  /// Allocates and checks; false if the request failed.
+  bool allocate(Request request) {
+    const Expected<Block> block = resource_.try_allocate(request);
+    if (!block) return false;
+    EXPECT_GE(block->bytes, request.bytes);
+    EXPECT_EQ(block->requested, request.bytes);
+    EXPECT_TRUE(is_aligned(*block, std::max(request.alignment, limits_.alignment), limits_));
+    if (block->empty()) return true;
+    const auto start = reinterpret_cast<std::uintptr_t>(block->memory) + block->offset;
+    const auto after = by_address_.lower_bound(start);
+    if (after != by_address_.end()) {
+      EXPECT_LE(start + block->bytes, after->first) << "overlaps the next block";
+    }
+    if (after != by_address_.begin()) {
+      EXPECT_LE(std::prev(after)->second, start) << "overlaps the one before";
+    }
+    by_address_[start] = start + block->bytes;
+    requested_ += request.bytes;
+    granted_ += block->bytes;
+    fill(*block);
+    blocks_.push_back(*block);
+    return true;
+  }
+
+  /// Frees the `index`-th of the blocks held (the last one takes its place).
+  void free(std::size_t index, Stream stream = {}) {
+    const Block block = blocks_.at(index);
+    blocks_[index] = blocks_.back();
+    blocks_.pop_back();
+    expect_kept(block);
+    by_address_.erase(reinterpret_cast<std::uintptr_t>(block.memory) + block.offset);
+    requested_ -= block.requested;
+    granted_ -= block.bytes;
+    EXPECT_TRUE(resource_.deallocate(block, stream));
+  }
+
+  void free_all() {
+    while (!blocks_.empty())
+      free(blocks_.size() - 1);
+  }
+
+  /// The stack's laws hold, and its live figures are the ledger's.
+  void expect_in_order() const {
+    EXPECT_EQ(resource_.validate(), "");
+    const Stats stats = resource_.stats();
+    EXPECT_EQ(stats.live_blocks.current, blocks_.size());
+    EXPECT_EQ(stats.live_requested.current, requested_);
+    EXPECT_EQ(stats.live_granted.current, granted_);
+    EXPECT_GE(stats.reserved.current, stats.live_granted.current + stats.cached.current);
+  }
+
+  [[nodiscard]] const std::vector<Block>& blocks() const { return blocks_; }
+  [[nodiscard]] std::size_t size() const { return blocks_.size(); }
+
+ private:
+  // Only the ends of large blocks are written: the middle would be the same test, a thousand times slower.
+  static constexpr std::size_t written = 4096;
+
+  [[nodiscard]] static int pattern(const Block& block) {
+    return static_cast<int>(block.generation * 31 % 251) + 1;
+  }
+
+  void fill(const Block& block) const {
+    if (!limits_.host_addressable) return;
+    auto* bytes = static_cast<unsigned char*>(block.memory);
+    const std::size_t length = std::min(block.bytes, written);
+    std::memset(bytes, pattern(block), length);
+    std::memset(bytes + block.bytes - length, pattern(block), length);
+  }
+
+  void expect_kept(const Block& block) const {
+    if (!limits_.host_addressable) return;
+    const auto* bytes = static_cast<const unsigned char*>(block.memory);
+    const std::size_t length = std::min(block.bytes, written);
+    for (std::size_t i = 0; i < length; ++i) {
+      ASSERT_EQ(bytes[i], pattern(block)) << "byte " << i << " was overwritten";
+      ASSERT_EQ(bytes[block.bytes - 1 - i], pattern(block))
+          << "the " << i << "-th last byte was overwritten";
+    }
+  }
+
+  Resource& resource_;
+  const DeviceLimits& limits_;
+  std::vector<Block> blocks_;
+  std::map<std::uintptr_t, std::uintptr_t> by_address_;
+  std::size_t requested_ = 0;
+  std::size_t granted_ = 0;
+};
+
+/// Everything was given back: nothing live, and nothing reserved once the idle memory is trimmed.
+inline void expect_all_accounted_for(Resource& resource) {
+  EXPECT_EQ(resource.validate(), "");
+  EXPECT_EQ(resource.stats().live_blocks.current, 0U);
+  EXPECT_EQ(resource.stats().live_requested.current, 0U);
+  EXPECT_EQ(resource.stats().live_granted.current, 0U);
+  resource.trim();
+  EXPECT_EQ(resource.stats().cached.current, 0U);
+  EXPECT_EQ(resource.stats().reserved.current, 0U);
+  EXPECT_EQ(resource.stats().device_allocations, resource.stats().device_frees);
+  EXPECT_EQ(resource.validate(), "");
+}
+
+}  // namespace cistern::testing
