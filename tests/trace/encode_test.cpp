@@ -50,6 +50,15 @@ TEST(Encode, WritesTheBytesOfTheDocument) {
   EXPECT_EQ(bytes, bytes_of({'Z', 2, 0, 0, 0, 0xac, 0x02, 0x45, 0x5a, 0xbd, 0xbb}));
 }
 
+// The example in docs/trace-format.md.
+TEST(Encode, WritesTheExampleOfTheDocument) {
+  std::vector<std::byte> bytes;
+  append_chunk(std::array{Event{0, 5, 1, 300, 256, 0, 0, Operation::allocate}}, bytes);
+  append_end(1, bytes);
+  EXPECT_EQ(bytes, bytes_of({0x45, 7,    0,    0,    0, 1, 0xc8, 0, 0x0a, 0xac, 0x02, 0x09, 0x27,
+                             0x1a, 0xd7, 0x55, 0x5a, 1, 0, 0,    0, 1,    0x14, 0x93, 0xb0, 0x56}));
+}
+
 TEST(Encode, WritesNothingForNothing) {
   std::vector<std::byte> bytes;
   append_initial_blocks({}, bytes);

@@ -1,0 +1,7 @@
+// Feeds anything to the importer of RMM's logs.
+#include "fuzz/trace_reader.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  cistern::fuzz::try_reader(cistern::detail::import_rmm, cistern::fuzz::view(data, size));
+  return 0;
+}
