@@ -1,0 +1,131 @@
+// `cistern bench`: our stacks beside other allocators in one process.
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "bench_contest.hpp"
+#include "bench_subjects.hpp"
+#include "bench_workloads.hpp"
+#include "cistern/core/size.hpp"
+#include "cistern/stack/units.hpp"
+#include "command.hpp"
+#include "output.hpp"
+#include "progress.hpp"
+#include "table.hpp"
+#include "terminal.hpp"
+
+namespace cistern::command {
+namespace {
+
+using namespace cistern::literals;
+
+constexpr std::array pair_sizes{4_KiB, 64_KiB, 1_MiB, 16_MiB};
+
+struct Arguments {
+  std::vector<std::string> workloads{"pair", "token", "token_touched", "growth"};
+  double seconds = 0.3;
+  bool json = false;
+};
+
+template <class Workload>
+Contest contest_of_all(const std::string& name, std::optional<std::size_t> bytes,
+                       const Workload& workload) {
+  Contest contest(name, bytes);
+  each_subject([&](const char* subject, auto make) { contest.enter(subject, make, workload); });
+  return contest;
+}
+
+void add_contests(const std::string& workload, std::vector<Contest>& contests) {
+  if (workload == "pair") {
+    for (const std::size_t bytes : pair_sizes)
+      contests.push_back(contest_of_all(workload, bytes, Pair{.bytes = bytes}));
+  } else if (workload == "token") {
+    contests.push_back(contest_of_all(workload, std::nullopt, Token{}));
+  } else if (workload == "token_touched") {
+    contests.push_back(contest_of_all(workload, std::nullopt, Token{.is_touched = true}));
+  } else {
+    contests.push_back(contest_of_all(workload, std::nullopt, Growth{}));
+  }
+}
+
+Json as_json(const Contest& contest, const Standing& standing) {
+  Json json{{"workload", contest.workload()}};
+  if (contest.bytes()) json["bytes"] = *contest.bytes();
+  json["threads"] = 1;
+  json["subject"] = standing.subject;
+  json["ns_per_op"] = standing.ns_per_op;
+  json["ns_per_op_least"] = standing.least;
+  json["ns_per_op_most"] = standing.most;
+  json["reserved_over_live"] = nullptr;
+  if (standing.reserved_over_live) json["reserved_over_live"] = *standing.reserved_over_live;
+  return json;
+}
+
+void print_standings(const Contest& contest, const std::vector<Standing>& standings) {
+  std::string title = contest.workload();
+  if (contest.bytes()) title += " " + format_size(*contest.bytes());
+  Table table({title, "a pair", "from", "to", "reserved/live"});
+  for (const Standing& each : standings) {
+    table.add(
+        {each.subject, as_time(each.ns_per_op), as_time(each.least), as_time(each.most),
+         each.reserved_over_live ? fmt::format("{:.3f}", *each.reserved_over_live) : "unknown"});
+  }
+  fmt::print("{}\n", table.text(columns()));
+}
+
+void run(const Arguments& arguments) {
+  std::vector<Contest> contests;
+  for (const std::string& workload : arguments.workloads)
+    add_contests(workload, contests);
+
+  Json document{{"results", Json::array()}};
+  Progress progress("measuring");
+  std::size_t rounds = 0;
+  const auto after_round = [&] {
+    progress.update(static_cast<double>(++rounds) /
+                    static_cast<double>(contests.size() * Contest::rounds));
+  };
+  for (const Contest& contest : contests) {
+    const std::vector<Standing> standings = contest.run(arguments.seconds, after_round);
+    if (!arguments.json) {
+      progress.wipe();
+      print_standings(contest, standings);
+    }
+    for (const Standing& standing : standings)
+      document["results"].push_back(as_json(contest, standing));
+  }
+  if (arguments.json) {
+    print_json(document);
+  } else {
+    fmt::print(
+        "A pair is an allocation and its free, on one thread: the median of {} rounds, in which "
+        "the\n"
+        "subjects take turns, with the fastest and the slowest round.\n",
+        Contest::rounds);
+  }
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Job& job) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("bench", "Measure stacks beside other allocators");
+  command
+      ->add_option("WORKLOAD", arguments->workloads,
+                   "pair, token, token_touched, growth; all if none is named")
+      ->check(CLI::IsMember(arguments->workloads));
+  command->add_option("--seconds", arguments->seconds, "For each subject at each workload, about")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "Print one JSON document");
+  command->footer("Example:\n  cistern bench pair token --seconds 1");
+  command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });
+}
+
+}  // namespace cistern::command

@@ -1,0 +1,36 @@
+#include "bench_contest.hpp"
+
+#include <algorithm>
+
+namespace cistern::command {
+namespace {
+
+Standing standing(const std::string& subject, std::vector<Sample> samples) {
+  std::ranges::sort(samples, {}, &Sample::ns_per_op);
+  const Sample& median = samples[samples.size() / 2];
+  return {.subject = subject,
+          .ns_per_op = median.ns_per_op,
+          .least = samples.front().ns_per_op,
+          .most = samples.back().ns_per_op,
+          .reserved_over_live = median.reserved_over_live};
+}
+
+}  // namespace
+
+std::vector<Standing> Contest::run(double seconds, const std::function<void()>& after_round) const {
+  const auto budget =
+      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds / rounds));
+  std::vector<std::vector<Sample>> samples(rounds_.size());
+  for (std::size_t round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < rounds_.size(); ++i) {
+      samples[i].push_back(measure_isolated([&] { return rounds_[i].second(budget); }));
+    }
+    after_round();
+  }
+  std::vector<Standing> standings;
+  for (std::size_t i = 0; i < rounds_.size(); ++i)
+    standings.push_back(standing(rounds_[i].first, samples[i]));
+  return standings;
+}
+
+}  // namespace cistern::command

@@ -1,0 +1,50 @@
+#include "bench_isolated.hpp"
+
+#include <array>
+#include <cerrno>
+#include <exception>
+#include <system_error>
+#include <type_traits>
+
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "command.hpp"
+
+namespace cistern::command {
+namespace {
+
+static_assert(std::is_trivially_copyable_v<Sample>,
+              "it crosses from one process to the other as bytes");
+
+/// The child's life; it leaves without the parent's farewells, such as writing out what the parent
+/// has buffered.
+[[noreturn]] void measure_in_child(const std::function<Sample()>& measure, int out) {
+  bool is_sent = false;
+  try {
+    const Sample sample = measure();
+    is_sent = write(out, &sample, sizeof sample) == sizeof sample;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "cistern: {}\n", error.what());
+  }
+  _exit(is_sent ? 0 : 1);
+}
+
+}  // namespace
+
+Sample measure_isolated(const std::function<Sample()>& measure) {
+  std::array<int, 2> ends{};
+  if (pipe(ends.data()) != 0) throw std::system_error(errno, std::generic_category(), "no pipe");
+  const pid_t child = fork();
+  if (child == 0) measure_in_child(measure, ends[1]);
+  close(ends[1]);
+  Sample sample;
+  const bool is_received = child > 0 && read(ends[0], &sample, sizeof sample) == sizeof sample;
+  close(ends[0]);
+  if (child > 0) waitpid(child, nullptr, 0);
+  if (!is_received) throw JobFailed("a measurement ended before its time");
+  return sample;
+}
+
+}  // namespace cistern::command

@@ -1,0 +1,21 @@
+// Runs a piece of a measurement in a process of its own. What allocators leave behind, a grown
+// heap, a block that pins its end, thresholds they have learned, would otherwise change what the
+// next one is measured at by a factor of twenty.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+namespace cistern::command {
+
+/// What one round of a subject found.
+struct Sample {
+  double ns_per_op = 0;                        // of a pair
+  std::optional<double> reserved_over_live{};  // the peaks; nothing where the subject does not tell
+};
+
+/// What `measure` returns in a child of this process. Throws JobFailed if the child fails; why is
+/// on standard error.
+Sample measure_isolated(const std::function<Sample()>& measure);
+
+}  // namespace cistern::command

@@ -1,0 +1,44 @@
+#include "load.hpp"
+
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "cistern/trace/read.hpp"
+#include "command.hpp"
+
+namespace cistern::command {
+
+LoadedTrace load(const std::string& file, std::optional<int> device) {
+  auto trace = read_trace(file, {.device = device});
+  if (!trace) throw JobFailed(trace.error().text());
+  TraceSummary summary = summarise(*trace);
+  return {.trace = std::move(*trace), .summary = std::move(summary)};
+}
+
+Json headline(const LoadedTrace& loaded) {
+  const TraceSummary& summary = loaded.summary;
+  return {{"name", loaded.trace.name},
+          {"source", loaded.trace.source},
+          {"events", summary.events},
+          {"allocations", summary.allocations},
+          {"frees", summary.frees},
+          {"initial_blocks", summary.initial_blocks},
+          {"initial_bytes", summary.initial_bytes},
+          {"peak_live_bytes", summary.peak_live_bytes}};
+}
+
+std::string headline_text(const LoadedTrace& loaded) {
+  const TraceSummary& summary = loaded.summary;
+  std::string text =
+      fmt::format("{} ({})\n{} events, {} allocations, peak live {}", loaded.trace.name,
+                  loaded.trace.source, with_commas(summary.events),
+                  with_commas(summary.allocations), in_units(summary.peak_live_bytes));
+  if (summary.initial_blocks > 0) {
+    text += fmt::format("; {} blocks of {} live at the start", with_commas(summary.initial_blocks),
+                        in_units(summary.initial_bytes));
+  }
+  return text + '\n';
+}
+
+}  // namespace cistern::command

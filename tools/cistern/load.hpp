@@ -1,0 +1,28 @@
+// Reads a trace for a subcommand and says in JSON what it is.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "cistern/trace/event.hpp"
+#include "cistern/trace/summary.hpp"
+#include "output.hpp"
+
+namespace cistern::command {
+
+struct LoadedTrace {
+  Trace trace;
+  TraceSummary summary;
+};
+
+/// Throws JobFailed if there is no readable trace in `file`. `device` is one of those that the file
+/// may hold.
+LoadedTrace load(const std::string& file, std::optional<int> device);
+
+/// "name", "source" and the trace's most asked-for figures.
+Json headline(const LoadedTrace& loaded);
+
+/// The same in a line for people.
+std::string headline_text(const LoadedTrace& loaded);
+
+}  // namespace cistern::command
