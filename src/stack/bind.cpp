@@ -142,13 +142,14 @@ Result<Chain> bind(const StackSyntax& stages, const Bindings& bindings) {
 
 Result<Ref<Resource>> build(const Chain& chain) {
   Ref<Resource> outermost;
-  for (auto each = chain.rbegin(); each != chain.rend(); ++each) {
-    if (each->entry == nullptr) {
-      outermost = each->resource;
+  for (std::size_t i = chain.size(); i-- > 0;) {
+    const Link& link = chain[i];
+    if (link.entry == nullptr) {
+      outermost = link.resource;
       continue;
     }
-    Result<Ref<Resource>> stage = each->entry->build(each->syntax, std::move(outermost));
-    if (!stage) return problem_in(*each, std::move(stage.error()));
+    Result<Ref<Resource>> stage = link.entry->build(link.syntax, std::move(outermost));
+    if (!stage) return problem_in(link, std::move(stage.error()));
     outermost = std::move(*stage);
   }
   return outermost;

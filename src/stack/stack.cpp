@@ -42,7 +42,7 @@ tl::expected<Stack, StackError> try_open(std::string_view text, const Bindings& 
 
 Stack open(std::string_view text, const Bindings& bindings) {
   tl::expected<Stack, StackError> stack = try_open(text, bindings);
-  if (!stack) throw stack.error();
+  if (!stack) throw StackError(std::move(stack.error()));
   return std::move(*stack);
 }
 

@@ -46,13 +46,13 @@ class StageOf {
   /// A parameter that sets `field`, a member of the options or a function that finds one.
   /// Positional arguments fill the parameters in the order of these calls.
   template <class Field, class T>
-  StageOf& takes(std::string name, Field field, Type<T> type, std::string text) {
+  StageOf& takes(const std::string& name, Field field, Type<T> type, const std::string& text) {
     Options defaults{};
-    doc_.parameters.push_back({.name = std::move(name),
+    doc_.parameters.push_back({.name = name,
                                .type = type.name,
                                .default_value = type.write(std::invoke(field, defaults)),
                                .bounds = type.bounds,
-                               .text = std::move(text)});
+                               .text = text});
     parameters_.push_back({});
     parameters_.back().read = [field, read = std::move(type.read)](
                                   const Value& value, const Context& context,

@@ -201,6 +201,10 @@ INSTANTIATE_TEST_SUITE_P(
               "as [4KiB, 1MiB]; did "
               "you mean 'table'?",
               "      ^~~~~"},
+        Wrong{"cache(fti) > host",
+              "buckets: 'fti' is not one of geometric, pow2, table, fit or a list of sizes such as "
+              "[4KiB, 1MiB]; did you mean 'fit'?",
+              "      ^~~"},
         Wrong{"cache([4KiB, 1KiB]) > host",
               "buckets: '1KiB' is out of range; it must be more than the one before",
               "             ^~~~"},

@@ -13,8 +13,10 @@
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
 #include "cistern/stack/stack.hpp"
+#include "stack/bind.hpp"
 #include "stack/cache_buckets.hpp"
 #include "stack/default_stack.hpp"
+#include "stack/parse.hpp"
 #include "support/environment.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
@@ -153,6 +155,17 @@ TEST(Open, APercentageOfAnUnknownMemoryIsRefused) {
                   "  cache > limit(90%) > mine\n"
                   "                ^~~"));
   EXPECT_EQ(problem_of("cache > limit(90GB) > mine", bindings), "opened");
+}
+
+/// No recipe of today has such a stage: one is put together by hand.
+TEST(Open, WhereAStageOfARecipeCannotBeMadeTheRecipeIsShown) {
+  const auto stages = language::parse("limit(90%) > mine");
+  auto chain = language::bind(*stages, {{"mine", make<Boundless>()}});
+  ASSERT_TRUE(chain);
+  EXPECT_EQ(language::build(*chain).error().span.position, 6U);
+  chain->front().recipe = language::Span{.position = 3, .length = 2};
+  EXPECT_EQ(language::build(*chain).error().span.position, 3U);
+  EXPECT_EQ(language::build(*chain).error().span.length, 2U);
 }
 
 TEST(Open, ALimitOfZeroRefusesEverything) {

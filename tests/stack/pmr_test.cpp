@@ -119,8 +119,9 @@ TEST(PmrResource, APointerThatIsNotItsOwnIsReportedAndLeftAlone) {
   memory.deallocate(pointer, 100);
   memory.deallocate(pointer, 100);
   ASSERT_EQ(reports.all().size(), 3U);
-  for (const std::string& line : reports.all())
+  for (const std::string& line : testing::CaughtReports::all()) {
     EXPECT_TRUE(line.starts_with("pmr refused to free 0x")) << line;
+  }
   EXPECT_EQ(stack->stats().frees, 1U);
   EXPECT_EQ(stack->stats().refused_frees, 0U) << "the stack was not asked";
 }

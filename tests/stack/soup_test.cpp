@@ -63,10 +63,9 @@ TEST(Soup, OfBytes) {
 /// A right text with a byte or a stretch of it changed, left out or doubled.
 TEST(Soup, OfRightTextsWithOneMistake) {
   static constexpr const char* texts[] = {
-      "limit(2GiB) > cache(buckets=table, max_bytes=4GiB, per_bucket=16, when_full=reject) > host",
-      "limit(90%) > mlx > trace(\"a \\\"b\\\" \\\\\") > simulated(capacity=80GB, "
-      "free_latency=10us)",
-      "cache(buckets=[4KiB, 64KiB], idle_ratio=none) > host(256KiB, automatic, zero=true)"};
+      "limit(2GiB) > cache(buckets=table, max_bytes=4GiB, when_full=reject) > host",
+      R"(limit(90%) > mlx > trace("a \"b\" \\") > simulated(16GiB, free_latency=10us))",
+      "cache(buckets=[4KiB, 64KiB], idle_ratio=none) > host(256KiB, never, zero=true)"};
   const std::uint64_t seed = testing::seed_or(3);
   testing::Random random(seed);
   unsigned right = 0;
