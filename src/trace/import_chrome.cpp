@@ -104,7 +104,6 @@ class Listener {
 
   bool end_object() {
     const bool was_event = in_events_ && depth_ == event_depth_;
-    if (depth_ == event_depth_ + 1) in_arguments_ = false;
     --depth_;
     return !was_event || finish_event();
   }

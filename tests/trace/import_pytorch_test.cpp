@@ -1,4 +1,5 @@
 #include <filesystem>
+#include <ostream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -238,8 +239,8 @@ struct Recorded {
   std::uint64_t peak_live_bytes;
 };
 
-void PrintTo(const Recorded& recorded, std::ostream* out) {
-  *out << recorded.file;
+std::ostream& operator<<(std::ostream& out, const Recorded& recorded) {
+  return out << recorded.file;
 }
 
 class RecordedSnapshot : public ::testing::TestWithParam<Recorded> {

@@ -158,10 +158,14 @@ TEST(ReadBinary, RefusesNonsenseUnderTrueChecksums) {
               HasSubstr("holds 2 bytes more than its items need"));
   EXPECT_THAT(error('E', "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
               HasSubstr("ends within an item"));
-  EXPECT_THAT(error('E', "\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"),
-              HasSubstr("exceeds 64 bits"));
-  EXPECT_THAT(error('E', "\x01\x00\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"),
-              HasSubstr("exceeds 64 bits"));
+  // A sequence of more than 64 bits, by its tenth byte or by an eleventh; the rest of the event is there.
+  for (const char* const sequence : {"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
+                                     "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x81\x01"}) {
+    EXPECT_THAT(error('E', "\x01\xf8" + std::string(sequence) + '\0'),
+                HasSubstr("exceeds 64 bits"));
+  }
+  EXPECT_THAT(error('E', "\x01\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01" + std::string(1, '\0')),
+              HasSubstr("ends without an end record"));
   EXPECT_THAT(error('I', std::string_view("\x01\x00\x00\x42\x00", 5)),
               HasSubstr("an alignment exceeds 64 bits"));
   EXPECT_THAT(error('E', std::string_view("\x01\x70\x00\x00\x00\xff\xff\xff\xff\x10", 10)),
