@@ -114,8 +114,10 @@ HostDevice::HostDevice(Options options) : Device(host_limits()), options_(option
 Expected<Device::Piece> HostDevice::obtain(std::size_t bytes, std::size_t alignment,
                                            Stream /*stream*/) noexcept {
   if (!is_mapped(bytes)) {
-    void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) & ~(alignment - 1));
-    if (memory == nullptr) return tl::unexpected(fail(Errc::out_of_memory, bytes));
+    void* memory = nullptr;
+    if (posix_memalign(&memory, alignment, bytes) != 0) {
+      return tl::unexpected(fail(Errc::out_of_memory, bytes));
+    }
     if (options_.zero) std::memset(memory, 0, bytes);
     return Piece{.memory = memory, .bytes = bytes, .alignment = alignment};
   }

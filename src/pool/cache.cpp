@@ -105,7 +105,7 @@ void Cache::keep(CacheNode& node, Leaving& leaving) noexcept {
 
 // --- The slow path: misses, evictions, bounds. ---
 
-Cache::Cache(Ref<Resource> upstream, Options options)
+Cache::Cache(Ref<Resource> upstream, const Options& options)
     : Stage(std::move(upstream)),
       index_(make_index(options, device().limits())),
       max_bytes_(options.max_bytes),

@@ -37,7 +37,7 @@ class Cache final : public Stage {
   };
 
   /// Throws std::invalid_argument if `upstream` is null or an option is out of range.
-  Cache(Ref<Resource> upstream, Options options);
+  Cache(Ref<Resource> upstream, const Options& options);
   explicit Cache(Ref<Resource> upstream) : Cache(std::move(upstream), Options{}) {}
 
   /// Setting the bounds: returns the former value, and trims at once if the bound was lowered. `set_per_bucket` is

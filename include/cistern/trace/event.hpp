@@ -44,8 +44,9 @@ struct InitialBlock {
 
 /// A whole recorded run, events in order of `sequence`.
 struct Trace {
-  std::string name;    // where it came from: a file name without its folder
-  std::string source;  // the format it was read from: "cistern", "pytorch-snapshot", "rmm-csv", "chrome-trace"
+  std::string name;  // where it came from: a file name without its folder
+  std::string
+      source;  // the format it was read from: "cistern", "pytorch-snapshot", "rmm-csv", "chrome-trace"
   std::vector<InitialBlock> initial_blocks;
   std::vector<Event> events;
 };
