@@ -9,11 +9,10 @@ namespace {
 constexpr std::size_t cache_line = 64;
 
 DeviceLimits pmr_limits() {
-  constexpr auto everything = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
   return {.kind = "pmr",
           .name = "a std::pmr::memory_resource",
-          .total_memory = everything,
-          .max_allocation = everything,
+          .total_memory = 0,
+          .max_allocation = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()),
           .alignment = cache_line,
           .max_alignment = std::size_t{1} << 30,
           .granularity = cache_line,

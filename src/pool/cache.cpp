@@ -142,7 +142,8 @@ Expected<Block> Cache::miss(const Request& request) noexcept {
 // The ladder, from cheapest to dearest: a whole bucket; the same after giving back as many idle bytes; after giving back
 // all; no more than was requested. Where even that is beyond the device, giving back what is idle cannot help.
 Expected<Block> Cache::obtain(const Request& request) noexcept {
-  const std::size_t total = device().limits().total_memory;
+  const std::size_t known_total = device().limits().total_memory;
+  const std::size_t total = known_total != 0 ? known_total : unbounded;
   const std::optional<std::size_t> least = round_up(request.bytes, device().limits().granularity);
   if (!least || *least > total) return ask_upstream(request.bytes, request);
   const std::optional<std::size_t> capacity =

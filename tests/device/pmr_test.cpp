@@ -48,6 +48,9 @@ TEST(PmrDevice, AStackStandsOnAMemoryResource) {
     EXPECT_GT(memory.out, 80'000U);
     ledger.expect_in_order();
     ledger.free_all();
+    const std::uint64_t misses = cache->stats().misses;
+    cache->deallocate(cache->allocate(10'000));
+    EXPECT_EQ(cache->stats().misses, misses);
   }
   EXPECT_EQ(memory.out, 0U);
 }

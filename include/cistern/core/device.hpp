@@ -18,7 +18,7 @@ namespace cistern {
 struct DeviceLimits {
   const char* kind = "device";     // a literal, as in the stack language: "host", "simulated", ...
   std::string name;                // which one, for people
-  std::size_t total_memory = 0;    // what the device has, or this program may use of it
+  std::size_t total_memory = 0;    // what this program may use of it; 0 where unknown
   std::size_t max_allocation = 0;  // the largest single request
   std::size_t alignment = 1;       // every block has at least this
   std::size_t max_alignment = 1;   // the largest that can be asked for
