@@ -135,11 +135,11 @@ void print_streams(const TraceSummary& summary) {
                                                                          summary.streams.end());
   std::ranges::stable_sort(streams, std::ranges::greater{},
                            [](const auto& each) { return each.second.allocations; });
-  fmt::print("\n{} {}, {} {}\n", summary.threads, summary.threads == 1 ? "thread" : "threads",
-             streams.size(), streams.size() == 1 ? "stream" : "streams");
+  fmt::print("\n{}, {}\n", counted(summary.threads, "thread"), counted(streams.size(), "stream"));
   for (std::size_t i = 0; i < std::min(most, streams.size()); ++i) {
-    fmt::print("  stream {}: {} allocations, {}\n", streams[i].first,
-               with_commas(streams[i].second.allocations), in_units(streams[i].second.bytes));
+    fmt::print("  stream {}: {}, {}\n", streams[i].first,
+               counted(streams[i].second.allocations, "allocation"),
+               in_units(streams[i].second.bytes));
   }
   if (streams.size() > most) fmt::print("  and {} more\n", streams.size() - most);
 }
@@ -150,12 +150,12 @@ void print_cycles(const Cycles& cycles) {
       fmt::print("No cycles are marked, and none show in the sizes.\n");
       break;
     case Cycles::Evidence::events:
-      fmt::print("The program marked {} cycles.\n", with_commas(cycles.turns));
+      fmt::print("The program marked {}.\n", counted(cycles.turns, "cycle"));
       break;
     case Cycles::Evidence::repeating_sizes:
-      fmt::print("From allocation {} on the sizes repeat: {} turns of {} allocations.\n",
-                 with_commas(cycles.first_allocation), with_commas(cycles.turns),
-                 with_commas(cycles.allocations_per_turn));
+      fmt::print("From allocation {} on the sizes repeat: {} of {}.\n",
+                 with_commas(cycles.first_allocation), counted(cycles.turns, "turn"),
+                 counted(cycles.allocations_per_turn, "allocation"));
       break;
   }
 }
@@ -165,12 +165,12 @@ void run(const Arguments& arguments) {
   if (arguments.json) return print_json(as_json(loaded));
   const TraceSummary& summary = loaded.summary;
   fmt::print("{}", headline_text(loaded));
-  fmt::print("{} frees, {} resets, over {}; {} requested in all\n", with_commas(summary.frees),
-             with_commas(summary.resets), as_time(static_cast<double>(summary.duration_ns)),
+  fmt::print("{}, {}, over {}; {} requested in all\n", counted(summary.frees, "free"),
+             counted(summary.resets, "reset"), as_time(static_cast<double>(summary.duration_ns)),
              in_units(summary.requested_bytes));
-  fmt::print("{} blocks live at the peak, {} of {} at the end\n",
-             with_commas(summary.peak_live_blocks), with_commas(summary.final_live_blocks),
-             in_units(summary.final_live_bytes));
+  fmt::print("{} live at the peak, {} of {} at the end\n",
+             counted(summary.peak_live_blocks, "block"),
+             counted(summary.final_live_blocks, "block"), in_units(summary.final_live_bytes));
   print_sizes(summary);
   print_lifetimes(summary);
   print_streams(summary);

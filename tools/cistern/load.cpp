@@ -31,11 +31,11 @@ Json headline(const LoadedTrace& loaded) {
 std::string headline_text(const LoadedTrace& loaded) {
   const TraceSummary& summary = loaded.summary;
   std::string text =
-      fmt::format("{} ({})\n{} events, {} allocations, peak live {}", loaded.trace.name,
-                  loaded.trace.source, with_commas(summary.events),
-                  with_commas(summary.allocations), in_units(summary.peak_live_bytes));
+      fmt::format("{} ({})\n{}, {}, peak live {}", loaded.trace.name, loaded.trace.source,
+                  counted(summary.events, "event"), counted(summary.allocations, "allocation"),
+                  in_units(summary.peak_live_bytes));
   if (summary.initial_blocks > 0) {
-    text += fmt::format("; {} blocks of {} live at the start", with_commas(summary.initial_blocks),
+    text += fmt::format("; {} of {} live at the start", counted(summary.initial_blocks, "block"),
                         in_units(summary.initial_bytes));
   }
   return text + '\n';

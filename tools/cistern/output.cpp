@@ -21,6 +21,10 @@ std::string with_commas(std::uint64_t number) {
   return text;
 }
 
+std::string counted(std::uint64_t number, const char* noun) {
+  return fmt::format("{} {}{}", with_commas(number), noun, number == 1 ? "" : "s");
+}
+
 std::string in_units(std::uint64_t bytes) {
   constexpr std::array units{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
   if (bytes < 1024) return fmt::format("{} B", bytes);
@@ -34,6 +38,7 @@ std::string in_units(std::uint64_t bytes) {
 
 std::string as_time(double ns) {
   constexpr std::array units{"ns", "us", "ms", "s"};
+  if (ns == 0) return "0 ns";
   std::size_t unit = 0;
   for (; ns >= 999.5 && unit + 1 < units.size(); ++unit)
     ns /= 1000;

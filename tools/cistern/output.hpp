@@ -17,6 +17,9 @@ void print_json(const Json& document);
 /// 1234567 as "1,234,567".
 std::string with_commas(std::uint64_t number);
 
+/// "1 block", "1,234 blocks".
+std::string counted(std::uint64_t number, const char* noun);
+
 /// Of bytes, with four digits or so: "512 B", "64.00 KiB", "651.1 MiB".
 std::string in_units(std::uint64_t bytes);
 

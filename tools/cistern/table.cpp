@@ -7,11 +7,23 @@
 
 namespace cistern::command {
 
+namespace {
+
+/// The end of the word that starts at `start`.
+std::size_t word_end(const std::string& text, std::size_t start) {
+  std::size_t end = text.find(' ', start);
+  while (end != std::string::npos && text.compare(end, 2, " >") == 0)
+    end = text.find(' ', end + 1);
+  return std::min(end, text.size());
+}
+
+}  // namespace
+
 std::vector<std::string> wrapped(const std::string& text, std::size_t width) {
   std::vector<std::string> lines;
   std::string line;
   for (std::size_t start = 0; start < text.size();) {
-    const std::size_t end = std::min(text.find(' ', start), text.size());
+    const std::size_t end = word_end(text, start);
     const std::string word = text.substr(start, end - start);
     if (!line.empty() && line.size() + 1 + word.size() > width) {
       lines.push_back(std::move(line));
@@ -28,7 +40,6 @@ std::vector<std::string> wrapped(const std::string& text, std::size_t width) {
 
 std::string Table::text(std::size_t width) const {
   constexpr std::size_t gap = 2;
-  constexpr std::size_t narrowest = 16;
   std::vector<std::size_t> widths(rows_.front().size(), 0);
   for (const auto& row : rows_) {
     for (std::size_t i = 0; i < row.size(); ++i)
@@ -37,23 +48,24 @@ std::string Table::text(std::size_t width) const {
   std::size_t others = 0;
   for (std::size_t i = 1; i < widths.size(); ++i)
     others += gap + widths[i];
-  const std::size_t room = width > others + narrowest ? width - others : narrowest;
+  const std::size_t room = width - std::min(width, others);
   widths[0] = 0;
   for (const auto& row : rows_) {
-    for (const std::string& line : wrapped(row[0], room))
-      widths[0] = std::max(widths[0], line.size());
+    if (row[0].size() <= room) widths[0] = std::max(widths[0], row[0].size());
   }
 
   std::string out;
   for (const auto& row : rows_) {
-    const std::vector<std::string> first = wrapped(row[0], room);
-    fmt::format_to(std::back_inserter(out), "{:<{}}", first.front(), widths[0]);
+    const bool fits = row[0].size() <= widths[0];
+    if (!fits) {
+      for (const std::string& line : wrapped(row[0], width))
+        out += line + '\n';
+    }
+    fmt::format_to(std::back_inserter(out), "{:<{}}", fits ? row[0] : "", widths[0]);
     for (std::size_t i = 1; i < row.size(); ++i) {
       fmt::format_to(std::back_inserter(out), "{:>{}}", row[i], gap + widths[i]);
     }
     out += '\n';
-    for (std::size_t i = 1; i < first.size(); ++i)
-      out += first[i] + '\n';
   }
   return out;
 }

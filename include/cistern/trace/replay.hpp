@@ -21,7 +21,7 @@ struct ReplayOptions {
 
   /// Called now and then, outside what is measured, with the part of the work that is done, from 0
   /// to 1.
-  std::function<void(double)> progress;
+  std::function<void(double)> progress{};
 };
 
 /// What an operation, an allocation or a free, took.
