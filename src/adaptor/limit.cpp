@@ -19,61 +19,120 @@ bool Limit::charge(std::size_t bytes) noexcept {
 Expected<Block> Limit::try_allocate(Request request) noexcept {
   if (request.bytes == 0) return Block{};
   if (!charge(request.bytes)) {
-    live_.failed();
+    count_failure();
     return tl::unexpected(Error{.code = Errc::over_limit,
                                 .stage = "limit",
                                 .requested = request.bytes,
                                 .available = saturating_subtract(max_bytes(), charged())});
   }
   Expected<Block> block = upstream().try_allocate(request);
-  if (block) {
-    live_.granted(*block);
-    pin();
-  } else {
+  if (block) block = hand_out(*block);
+  if (!block) {
     charged_.fetch_sub(request.bytes, std::memory_order_relaxed);
-    live_.failed();
+    count_failure();
   }
   return block;
 }
 
+Expected<Block> Limit::hand_out(const Block& below) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (LimitNode* node = nodes_.take()) {
+      node->upstream = below;
+      stats_.count_grant(below.requested, below.bytes);
+      Block block = below;
+      block.node = node;
+      block.generation = node->begin_life();
+      return block;
+    }
+  }
+  upstream().deallocate(below);  // the host has no memory for the record
+  return tl::unexpected(
+      Error{.code = Errc::out_of_memory, .stage = "limit", .requested = below.requested});
+}
+
+void Limit::count_failure() noexcept {
+  const std::lock_guard lock(mutex_);
+  ++stats_.failures;
+}
+
 bool Limit::deallocate(const Block& block, Stream stream) noexcept {
   if (block.empty()) return true;
-  if (!upstream().deallocate(block, stream)) {
-    live_.refused();
-    return false;
+  if (!block.node->names(block, this)) {
+    {
+      const std::lock_guard lock(mutex_);
+      ++stats_.refused_frees;
+    }
+    return refuse_free("limit", block);
   }
-  live_.freed(block);
-  charged_.fetch_sub(block.requested, std::memory_order_relaxed);
-  unpin();
+  auto* node = static_cast<LimitNode*>(block.node);
+  const Block below = node->upstream;
+  upstream().deallocate(below, stream);
+  charged_.fetch_sub(below.requested, std::memory_order_relaxed);  // not before it is free
+  bool over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.count_free(below.requested, below.bytes);
+    node->end_life();
+    nodes_.put(node);
+    over = abandoned_ && stats_.live_blocks.current == 0;
+  }
+  if (over) delete this;
   return true;
+}
+
+Expected<void> Limit::also_used_on(const Block& block, Stream stream) noexcept {
+  if (block.empty()) return {};
+  if (!block.node->names(block, this)) {
+    return tl::unexpected(
+        Error{.code = Errc::invalid_block, .stage = "limit", .requested = block.bytes});
+  }
+  return upstream().also_used_on(static_cast<LimitNode*>(block.node)->upstream, stream);
+}
+
+void Limit::abandoned() noexcept {
+  bool over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    abandoned_ = true;
+    over = stats_.live_blocks.current == 0;
+  }
+  if (over) delete this;
 }
 
 Stats Limit::stats() const noexcept {
   Stats stats = upstream().stats();
-  live_.write_to(stats);
+  const std::lock_guard lock(mutex_);
+  stats.take_outermost_figures(stats_);
   return stats;
 }
 
 void Limit::reset_peaks(const Stats& floor) noexcept {
-  live_.reset_peaks(floor);
+  {
+    const std::lock_guard lock(mutex_);
+    stats_.reset_live_peaks(floor);
+  }
   Stage::reset_peaks(floor);
 }
 
 Outstanding Limit::outstanding() const noexcept {
-  Outstanding below = upstream().outstanding();
-  const Stats own = stats();
-  return {.blocks = own.live_blocks.current,
-          .bytes = own.live_granted.current,
-          .largest =
-              own.live_blocks.current > 0 ? std::min(below.largest, own.live_granted.current) : 0};
+  const std::lock_guard lock(mutex_);
+  Outstanding out;
+  nodes_.each([&](const LimitNode& node) {
+    if (node.is_live()) out.add(node.upstream.bytes);
+  });
+  return out;
 }
 
 std::string Limit::validate() const {
-  Stats own;
-  live_.write_to(own);
+  const Outstanding live = outstanding();
+  const Stats own = stats();
+  if (own.live_blocks.current != live.blocks)
+    return "limit: live_blocks is the number of live nodes";
+  if (own.live_granted.current != live.bytes)
+    return "limit: live_granted is the sum of the live nodes";
+  if (own.allocations - own.frees != live.blocks) return "limit: allocations less frees are live";
   if (charged() != own.live_requested.current) return "limit: what is charged is what is live";
-  if (own.allocations - own.frees != own.live_blocks.current)
-    return "limit: allocations less frees are live";
   return Stage::validate();
 }
 

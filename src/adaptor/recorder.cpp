@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "cistern/core/live_counters.hpp"
+#include "adaptor/live_counters.hpp"
 #include "cistern/core/report.hpp"
 #include "cistern/core/slab.hpp"
 #include "cistern/trace/encode.hpp"
@@ -322,8 +322,7 @@ Expected<Block> Recorder::try_allocate(Request request) noexcept {
   Block block = *below;
   block.node = node;
   block.generation = node->begin_life();
-  impl_->live.granted(block);
-  pin();
+  impl_->live.granted(block, pin());
   return block;
 }
 
@@ -361,30 +360,26 @@ Expected<void> Recorder::also_used_on(const Block& block, Stream stream) noexcep
 
 Stats Recorder::stats() const noexcept {
   Stats stats = upstream().stats();
-  impl_->live.write_to(stats);
+  impl_->live.write_to(stats, pinned());
   return stats;
 }
 
 void Recorder::reset_peaks(const Stats& floor) noexcept {
-  impl_->live.reset_peaks(floor);
+  impl_->live.reset_peaks(floor, pinned());
   Stage::reset_peaks(floor);
 }
 
 Outstanding Recorder::outstanding() const noexcept {
   Outstanding out;
   impl_->each_node([&](const RecorderNode& node) {
-    if (!node.is_live()) return;
-    ++out.blocks;
-    out.bytes += node.upstream.bytes;
-    out.largest = std::max(out.largest, node.upstream.bytes);
+    if (node.is_live()) out.add(node.upstream.bytes);
   });
   return out;
 }
 
 std::string Recorder::validate() const {
   const Outstanding live = outstanding();
-  Stats own;
-  impl_->live.write_to(own);
+  const Stats own = stats();
   if (own.live_blocks.current != live.blocks)
     return "trace: live_blocks is the number of live nodes";
   if (own.live_granted.current != live.bytes)

@@ -39,10 +39,7 @@ Expected<Block> Device::try_allocate(Request request) noexcept {
     if (node != nullptr) {
       node->piece = *piece;
       node->requested = request.bytes;
-      ++stats_.allocations;
-      stats_.live_blocks.rise(1);
-      stats_.live_requested.rise(request.bytes);
-      stats_.live_granted.rise(piece->bytes);
+      stats_.count_grant(request.bytes, piece->bytes);
       pin();
       return Block{.memory = piece->memory,
                    .bytes = piece->bytes,
@@ -68,10 +65,7 @@ bool Device::deallocate(const Block& block, Stream stream) noexcept {
       auto* node = static_cast<DeviceNode*>(block.node);
       if (node->piece.memory == block.memory && node->piece.bytes == block.bytes) {
         piece = node->piece;
-        ++stats_.frees;
-        stats_.live_blocks.fall(1);
-        stats_.live_requested.fall(node->requested);
-        stats_.live_granted.fall(piece.bytes);
+        stats_.count_free(node->requested, piece.bytes);
         node->end_life();
         nodes_.put(node);
       } else {
@@ -110,11 +104,7 @@ void Device::reset_peaks(const Stats& floor) noexcept {
 
 Outstanding Device::outstanding() const noexcept {
   Outstanding out;
-  each_live_piece([&](const Piece& piece) {
-    ++out.blocks;
-    out.bytes += piece.bytes;
-    out.largest = std::max(out.largest, piece.bytes);
-  });
+  each_live_piece([&](const Piece& piece) { out.add(piece.bytes); });
   return out;
 }
 

@@ -16,8 +16,10 @@ void Resource::release() noexcept {
   if (owners_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   const Outstanding out = outstanding();
   if (out.blocks > 0) {
-    report("a stack on %s was closed with %zu blocks still out: %zu bytes, the largest %zu",
-           device().limits().kind, out.blocks, out.bytes, out.largest);
+    report(
+        "a stack on %s was closed with blocks still out: %zu, of %zu bytes in all, the largest of "
+        "%zu",
+        device().limits().kind, out.blocks, out.bytes, out.largest);
   }
   abandoned();
 }

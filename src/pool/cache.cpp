@@ -47,10 +47,7 @@ bool Cache::deallocate(const Block& block, Stream stream) noexcept {
       auto& node = static_cast<CacheNode&>(*block.node);
       node.end_life();
       node.stream = stream;
-      ++stats_.frees;
-      stats_.live_blocks.fall(1);
-      stats_.live_requested.fall(node.requested);
-      stats_.live_granted.fall(node.upstream.bytes);
+      stats_.count_free(node.requested, node.upstream.bytes);
       keep(node, leaving);
     } else {
       ++stats_.refused_frees;
@@ -78,10 +75,7 @@ CacheNode* Cache::take_idle(const Request& request) noexcept {
 
 Block Cache::hand_out(CacheNode& node, const Request& request) noexcept {
   node.requested = request.bytes;
-  ++stats_.allocations;
-  stats_.live_blocks.rise(1);
-  stats_.live_requested.rise(request.bytes);
-  stats_.live_granted.rise(node.upstream.bytes);
+  stats_.count_grant(request.bytes, node.upstream.bytes);
   work_peak_ = std::max(work_peak_, stats_.live_granted.current);
   return {.memory = node.upstream.memory,
           .offset = node.upstream.offset,
@@ -402,9 +396,7 @@ void Cache::reset_peaks(const Stats& floor) noexcept {
   upstream().reset_peaks(below);
   const std::size_t cached_below = upstream().stats().cached.peak;
   const std::lock_guard lock(mutex_);
-  stats_.live_blocks.reset_peak(floor.live_blocks.peak);
-  stats_.live_requested.reset_peak(floor.live_requested.peak);
-  stats_.live_granted.reset_peak(floor.live_granted.peak);
+  stats_.reset_live_peaks(floor);
   stats_.cached.reset_peak(saturating_subtract(floor.cached.peak, cached_below));
 }
 
@@ -423,10 +415,7 @@ Outstanding Cache::outstanding() const noexcept {
   const std::lock_guard lock(mutex_);
   Outstanding out;
   nodes_.each([&](const CacheNode& node) {
-    if (!node.is_live()) return;
-    ++out.blocks;
-    out.bytes += node.upstream.bytes;
-    out.largest = std::max(out.largest, node.upstream.bytes);
+    if (node.is_live()) out.add(node.upstream.bytes);
   });
   return out;
 }

@@ -86,6 +86,26 @@ TEST(Limit, AForeignOrRepeatedFreeNeverUnderflows) {
   device->deallocate(foreign);
 }
 
+TEST(Limit, ABlockOfAnotherStageOnTheSameUpstreamIsRefused) {
+  const testing::CaughtReports reports;
+  const Ref<Resource> shared = make<Cache>(make<SimulatedDevice>());
+  const auto one = make<Limit>(shared, 1_MiB);
+  const auto other = make<Limit>(shared, 1_MiB);
+  const Block block = one->allocate(1000);
+  const Block direct = shared->allocate(1000);
+  EXPECT_FALSE(other->deallocate(block));
+  EXPECT_FALSE(other->deallocate(direct));
+  EXPECT_FALSE(shared->deallocate(block));
+  EXPECT_FALSE(other->also_used_on(block, {.id = 1}));
+  EXPECT_TRUE(one->also_used_on(block, {.id = 1}));
+  EXPECT_EQ(one->charged(), 1000U);
+  EXPECT_EQ(other->charged(), 0U);
+  EXPECT_TRUE(one->deallocate(block));
+  EXPECT_TRUE(shared->deallocate(direct));
+  testing::expect_all_accounted_for(*one);
+  testing::expect_all_accounted_for(*other);
+}
+
 TEST(Limit, BelowAPoolBoundsWhatIsReserved) {
   const auto device = make<SimulatedDevice>();
   const Ref<Cache> cache =

@@ -94,14 +94,20 @@ class Resource {
   /// Called once, when the last `Ref` is gone: the stage destroys itself, now or with its last block. This one does so
   /// by the pins: a stage that does not override it pins itself once for each live block.
   virtual void abandoned() noexcept { unpin(); }
-  void pin() noexcept { pins_.fetch_add(1, std::memory_order_relaxed); }
+  /// Returns how many blocks are pinned with this one.
+  std::size_t pin() noexcept { return pins_.fetch_add(1, std::memory_order_relaxed); }
   void unpin() noexcept {
     if (pins_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }
 
+  /// Blocks that are pinned, while there are owners.
+  [[nodiscard]] std::size_t pinned() const noexcept {
+    return pins_.load(std::memory_order_relaxed) - 1;
+  }
+
  private:
   std::atomic<std::size_t> owners_{0};
-  std::atomic<std::size_t> pins_{1};
+  std::atomic<std::size_t> pins_{1};  // the live blocks, and one for the owners
 };
 
 }  // namespace cistern

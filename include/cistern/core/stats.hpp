@@ -44,6 +44,36 @@ struct Stats {
 
   std::uint32_t pools = 0;  // stages of the stack that keep memory
 
+  // What a stage counts of its own, in one step each.
+  void count_grant(std::size_t requested, std::size_t granted) noexcept {
+    ++allocations;
+    live_blocks.rise(1);
+    live_requested.rise(requested);
+    live_granted.rise(granted);
+  }
+  void count_free(std::size_t requested, std::size_t granted) noexcept {
+    ++frees;
+    live_blocks.fall(1);
+    live_requested.fall(requested);
+    live_granted.fall(granted);
+  }
+  void reset_live_peaks(const Stats& floor) noexcept {
+    live_blocks.reset_peak(floor.live_blocks.peak);
+    live_requested.reset_peak(floor.live_requested.peak);
+    live_granted.reset_peak(floor.live_granted.peak);
+  }
+
+  /// Replaces the figures that are the outermost stage's by those of `stage`.
+  void take_outermost_figures(const Stats& stage) noexcept {
+    live_requested = stage.live_requested;
+    live_granted = stage.live_granted;
+    live_blocks = stage.live_blocks;
+    allocations = stage.allocations;
+    frees = stage.frees;
+    failures = stage.failures;
+    refused_frees = stage.refused_frees;
+  }
+
   /// hits / (hits + misses); 0 before the first request.
   [[nodiscard]] double hit_rate() const noexcept {
     const auto served = static_cast<double>(hits + misses);
@@ -95,6 +125,12 @@ struct Outstanding {
   std::size_t blocks = 0;
   std::size_t bytes = 0;    // granted
   std::size_t largest = 0;  // granted
+
+  void add(std::size_t granted) noexcept {
+    ++blocks;
+    bytes += granted;
+    largest = std::max(largest, granted);
+  }
 };
 
 }  // namespace cistern
