@@ -1,15 +1,19 @@
 #include "cistern/adaptor/recorder.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include <unistd.h>
 
 #include "adaptor/live_counters.hpp"
 #include "cistern/core/report.hpp"
@@ -20,17 +24,21 @@ namespace cistern {
 namespace {
 
 constexpr std::size_t events_per_buffer = 1024;
+constexpr std::size_t most_chunk_bytes = 64 * events_per_buffer;  // of a full buffer, encoded
 constexpr std::size_t node_batch = 64;
 constexpr std::size_t most_spare_nodes = 4 * node_batch;
 
 struct RecorderNode : Node {
   Block upstream;
+  std::atomic<std::size_t> granted{
+      0};  // as in `upstream`, for whoever looks on from another thread
   std::uint64_t id = 0;
   RecorderNode* next_free = nullptr;
 };
 
-/// What one thread needs to record without asking anyone: its events and a few nodes. Owned by the recorder and by the
-/// thread, whichever lives longer; used by the thread, and once by the recorder when it finishes.
+/// What one thread needs to record without asking anyone: its events and a few nodes. Owned by the
+/// recorder and by the thread, whichever lives longer; used by the thread, and once by the recorder
+/// when it finishes.
 class ThreadBuffer {
  public:
   explicit ThreadBuffer(std::uint64_t recorder) : recorder_(recorder) {
@@ -93,15 +101,16 @@ std::uint64_t next_recorder() noexcept {
 
 class Recorder::Impl {
  public:
-  Impl(const Resource* owner, const std::filesystem::path& file)
-      : nodes_(owner),
-        file_(std::fopen(file.c_str(), "wb")) {  // NOLINT(cppcoreguidelines-owning-memory)
-    if (file_ == nullptr)
+  Impl(const Resource* owner, const std::filesystem::path& file) : nodes_(owner) {
+    append_file_header(chunk_);
+    chunk_.reserve(chunk_.size() + most_chunk_bytes);  // so that recording a free allocates nothing
+    file_.reset(std::fopen(file.c_str(), "wb"));
+    if (file_ == nullptr) {
       throw std::system_error(errno, std::generic_category(),
                               "trace: cannot write " + file.string());
-    std::vector<std::byte> header;
-    append_file_header(header);
-    write(header);
+    }
+    std::setvbuf(file_.get(), nullptr, _IONBF, 0);  // chunks are large, and a fork copies no buffer
+    write_chunk();
   }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
@@ -109,30 +118,29 @@ class Recorder::Impl {
   Impl& operator=(Impl&&) = delete;
   ~Impl() { finish(); }
 
-  /// The calling thread's buffer; null if there is none because the thread is ending or the host has no memory.
+  /// The calling thread's buffer; null if there is none because the thread is ending or the host
+  /// has no memory.
   ThreadBuffer* buffer() noexcept {
     ThreadBuffers* mine = my_buffers();
-    if (mine != nullptr && mine->last != nullptr && mine->last->recorder() == number_) [[likely]]
+    if (mine == nullptr) return nullptr;
+    if (mine->last != nullptr && mine->last->recorder() == number_) [[likely]]
       return mine->last;
-    return mine != nullptr ? find_buffer(*mine) : nullptr;
+    return find_buffer(*mine);
   }
 
-  /// Adds an event at the present time. `event.id` 0 stands for "a new id": the sequence number. Returns the id, or 0
-  /// if the event could not be recorded.
-  std::uint64_t record(ThreadBuffer* thread_buffer, Event event) noexcept {
-    if (thread_buffer == nullptr) {
-      fail("a thread had no buffer");
-      return 0;
+  /// Adds an event at the present time. `event.id` 0 stands for "a new id": the sequence number.
+  /// Returns the id, or 0 if nothing is recorded any more.
+  std::uint64_t record(ThreadBuffer* buffer, Event event) noexcept {
+    if (buffer == nullptr) {
+      event = record_unbuffered(event);
+    } else {
+      const std::lock_guard lock(*buffer);
+      if (finished_.load(std::memory_order_relaxed)) return 0;
+      stamp(event, buffer->thread);
+      buffer->events.push_back(event);  // there is room: a full buffer is flushed at once
+      if (buffer->events.size() == events_per_buffer) flush(*buffer);
     }
-    ThreadBuffer& buffer = *thread_buffer;
-    const std::lock_guard lock(buffer);
-    if (finished_.load(std::memory_order_relaxed)) return 0;
-    event.sequence = sequence_.fetch_add(1, std::memory_order_relaxed) + 1;
-    if (event.id == 0) event.id = event.sequence;
-    event.time_ns = static_cast<std::uint64_t>((std::chrono::steady_clock::now() - start_).count());
-    event.thread = buffer.thread;
-    buffer.events.push_back(event);  // there is room: a full buffer is flushed at once
-    if (buffer.events.size() == events_per_buffer) flush(buffer);
+    report_failure();
     return event.id;
   }
 
@@ -161,28 +169,15 @@ class Recorder::Impl {
   }
 
   bool finish() noexcept {
-    if (finished_.exchange(true)) return !failed_.load();
-    for (std::size_t i = 0;; ++i) {
-      std::shared_ptr<ThreadBuffer> buffer;
-      {
-        const std::lock_guard lock(mutex_);
-        if (i == buffers_.size()) break;
-        buffer = buffers_[i];
+    {
+      const std::lock_guard finishing(finish_mutex_);
+      if (!finished_.exchange(true)) {
+        flush_all();
+        close_file();
       }
-      const std::lock_guard lock(*buffer);
-      flush(*buffer);
     }
-    const std::lock_guard lock(mutex_);
-    try {
-      chunk_.clear();
-      append_end(events_written_, chunk_);
-      write(chunk_);
-    } catch (const std::bad_alloc&) {
-      fail("out of memory");
-    }
-    if (std::fclose(file_) != 0)
-      fail(std::strerror(errno));  // NOLINT(cppcoreguidelines-owning-memory, concurrency-mt-unsafe)
-    return !failed_.load();
+    report_failure();
+    return error_.load() == 0;
   }
 
   template <class Visit>
@@ -241,42 +236,100 @@ class Recorder::Impl {
     return buffers_.back();
   }
 
+  void stamp(Event& event, std::uint32_t thread) noexcept {
+    event.sequence = sequence_.fetch_add(1, std::memory_order_relaxed) + 1;
+    if (event.id == 0) event.id = event.sequence;
+    event.time_ns = static_cast<std::uint64_t>((std::chrono::steady_clock::now() - start_).count());
+    event.thread = thread;
+  }
+
+  /// For threads without a buffer: a chunk of one event.
+  Event record_unbuffered(Event event) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (finished_.load()) return {};
+    if (unbuffered_thread_ == no_thread) unbuffered_thread_ = threads_++;
+    stamp(event, unbuffered_thread_);
+    append_chunk({&event, 1}, chunk_);
+    write_chunk();
+    ++events_written_;
+    return event;
+  }
+
   void flush(ThreadBuffer& buffer) noexcept {
     const std::lock_guard lock(mutex_);
-    try {
-      chunk_.clear();
-      append_chunk(buffer.events, chunk_);
-      write(chunk_);
-      events_written_ += buffer.events.size();
-    } catch (const std::bad_alloc&) {
-      fail("out of memory");
-    }
+    append_chunk(buffer.events, chunk_);
+    write_chunk();
+    events_written_ += buffer.events.size();
     buffer.events.clear();
   }
 
-  void write(const std::vector<std::byte>& bytes) noexcept {
-    if (failed_.load() || bytes.empty()) return;
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size())
-      fail(std::strerror(errno));  // NOLINT(concurrency-mt-unsafe)
+  /// `finished_` is set: buffers that come later hold nothing.
+  void flush_all() noexcept {
+    for (std::size_t i = 0;; ++i) {
+      std::shared_ptr<ThreadBuffer> buffer;
+      {
+        const std::lock_guard lock(mutex_);
+        if (i == buffers_.size()) return;
+        buffer = buffers_[i];
+      }
+      const std::lock_guard lock(*buffer);
+      flush(*buffer);
+    }
   }
 
-  void fail(const char* why) noexcept {
-    if (!failed_.exchange(true)) report("trace: the recording is incomplete: %s", why);
+  void close_file() noexcept {
+    const std::lock_guard lock(mutex_);
+    append_end(events_written_, chunk_);
+    write_chunk();
+    if (std::fclose(file_.release()) != 0) fail(errno);
   }
+
+  /// Writes and empties `chunk_`. After a fork the file is the parent's.
+  void write_chunk() noexcept {
+    const bool is_ours = getpid() == process_;
+    if (is_ours && error_.load() == 0 && !chunk_.empty() &&
+        std::fwrite(chunk_.data(), chunk_.size(), 1, file_.get()) != 1) {
+      fail(errno);
+    }
+    chunk_.clear();
+  }
+
+  void fail(int error) noexcept {
+    int none = 0;
+    error_.compare_exchange_strong(none, error != 0 ? error : EIO);
+  }
+
+  /// Outside every lock, because the program's sink may use the stack.
+  void report_failure() noexcept {
+    const int error = error_.load(std::memory_order_relaxed);
+    if (error == 0 || reported_.exchange(true)) return;
+    std::array<char, 128> text{};
+    report("trace: the recording is incomplete: %s", strerror_r(error, text.data(), text.size()));
+  }
+
+  struct CloseFile {
+    void operator()(std::FILE* file) const noexcept { std::fclose(file); }
+  };
+
+  static constexpr std::uint32_t no_thread = std::numeric_limits<std::uint32_t>::max();
 
   const std::uint64_t number_ = next_recorder();
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::atomic<std::uint64_t> sequence_{0};
   std::atomic<std::uint64_t> cycles_{0};
   std::atomic<bool> finished_{false};
-  std::atomic<bool> failed_{false};
+  std::atomic<int> error_{0};  // of the first write that failed, as errno
+  std::atomic<bool> reported_{false};
+  const pid_t process_ = getpid();
+  std::mutex finish_mutex_;
 
   mutable std::mutex mutex_;  // guards all below; taken after a buffer's own lock
   Slab<RecorderNode> nodes_;
   std::vector<std::shared_ptr<ThreadBuffer>> buffers_;
   std::uint32_t threads_ = 0;
-  std::FILE* file_;
-  std::vector<std::byte> chunk_;
+  std::uint32_t unbuffered_thread_ = no_thread;
+  std::unique_ptr<std::FILE, CloseFile> file_;
+  std::vector<std::byte> chunk_;  // what is about to be written
   std::uint64_t events_written_ = 0;
 };
 
@@ -315,6 +368,7 @@ Expected<Block> Recorder::try_allocate(Request request) noexcept {
     return below;
   }
   node->upstream = *below;
+  node->granted.store(below->bytes, std::memory_order_relaxed);
   node->id = impl_->record(buffer, {.bytes = request.bytes,
                                     .alignment = request.alignment,
                                     .stream = request.stream.id,
@@ -372,7 +426,7 @@ void Recorder::reset_peaks(const Stats& floor) noexcept {
 Outstanding Recorder::outstanding() const noexcept {
   Outstanding out;
   impl_->each_node([&](const RecorderNode& node) {
-    if (node.is_live()) out.add(node.upstream.bytes);
+    if (node.is_live()) out.add(node.granted.load(std::memory_order_relaxed));
   });
   return out;
 }

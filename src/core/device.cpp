@@ -18,8 +18,7 @@ Device::Device(DeviceLimits limits) : limits_(std::move(limits)) {
 }
 
 Expected<Device::Piece> Device::obtain_checked(const Request& request) noexcept {
-  if (request.alignment != 0 &&
-      (!std::has_single_bit(request.alignment) || request.alignment > limits_.max_alignment)) {
+  if (!can_align(request.alignment, limits_)) {
     return tl::unexpected(fail(Errc::bad_alignment, request.bytes));
   }
   const std::size_t alignment = std::max(request.alignment, limits_.alignment);

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -16,6 +15,7 @@
 
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
+#include "device/control_group.hpp"
 
 namespace cistern {
 namespace {
@@ -40,7 +40,8 @@ DeviceLimits host_limits() {
           .host_addressable = true};
 }
 
-/// Maps `bytes`, a multiple of the page size, at `alignment`: more is mapped where needed, and the rest cut off.
+/// Maps `bytes`, a multiple of the page size, at `alignment`: more is mapped where needed, and the
+/// rest cut off.
 void* map_aligned(std::size_t bytes, std::size_t alignment) noexcept {
   const std::size_t slack = alignment > page_size() ? alignment - page_size() : 0;
   const std::optional<std::size_t> mapped = checked_add(bytes, slack);
@@ -61,36 +62,6 @@ void* map_aligned(std::size_t bytes, std::size_t alignment) noexcept {
   return nullptr;
 }
 
-std::size_t read_limit(const std::string& file) {
-  std::ifstream in(file);
-  std::size_t bytes = unbounded;
-  if (in >> bytes) return bytes;
-  return unbounded;  // "max", or no such file
-}
-
-/// The smallest limit of the process's control groups, up to the root; v2's file or v1's.
-std::size_t control_group_limit() {
-  std::size_t limit = std::min(read_limit("/sys/fs/cgroup/memory.max"),
-                               read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
-  std::ifstream groups("/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {  // "0::/a/b", or v1's "5:memory:/a/b"
-    const std::size_t first = line.find(':');
-    const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const bool v2 = controllers.empty();
-    if (!v2 && controllers.find("memory") == std::string::npos) continue;
-    const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
-    const std::string file = v2 ? "/memory.max" : "/memory.limit_in_bytes";
-    for (std::string path = line.substr(second + 1); !path.empty() && path != "/";
-         path.resize(path.rfind('/'))) {
-      limit = std::min(limit, read_limit(root + path + file));
-      if (path.rfind('/') == std::string::npos) break;
-    }
-  }
-  return limit;
-}
-
 }  // namespace
 
 std::size_t host_memory() noexcept {
@@ -101,7 +72,7 @@ std::size_t host_memory() noexcept {
     bytes = std::min<std::size_t>(bytes, address_space.rlim_cur);
   }
   try {
-    bytes = std::min(bytes, control_group_limit());
+    bytes = std::min(bytes, control_group_limit("/proc/self/cgroup", "/sys/fs/cgroup"));
   } catch (const std::exception&) {  // no memory to read them with: the machine's figure stands
   }
   return bytes;
@@ -136,7 +107,8 @@ void HostDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
   if (!is_mapped(piece.bytes)) {
     std::free(piece.memory);
   } else if (munmap(piece.memory, piece.bytes) != 0) {
-    // The system had joined it with its neighbours and has no mapping left to split them: give at least the pages back.
+    // The system had joined it with its neighbours and has no mapping left to split them: give at
+    // least the pages back.
     madvise(piece.memory, piece.bytes, MADV_DONTNEED);
     report("host could not unmap %zu bytes; their pages are returned, their addresses are not",
            piece.bytes);

@@ -1,7 +1,10 @@
 #include "cistern/device/pmr.hpp"
 
+#include <cstdint>
 #include <limits>
 #include <stdexcept>
+
+#include "cistern/core/report.hpp"
 
 namespace cistern {
 namespace {
@@ -27,19 +30,29 @@ PmrDevice::PmrDevice(std::pmr::memory_resource* memory) : Device(pmr_limits()), 
 }
 
 Expected<Device::Piece> PmrDevice::obtain(std::size_t bytes, std::size_t alignment,
-                                          Stream /*stream*/) noexcept {
+                                          Stream stream) noexcept {
+  Piece piece{.memory = nullptr, .bytes = bytes, .alignment = alignment};
   try {
-    return Piece{
-        .memory = memory_->allocate(bytes, alignment), .bytes = bytes, .alignment = alignment};
+    piece.memory = memory_->allocate(bytes, alignment);
   } catch (const std::bad_alloc&) {
     return tl::unexpected(fail(Errc::out_of_memory, bytes));
   } catch (...) {
     return tl::unexpected(fail(Errc::device_failed, bytes));
   }
+  // Not every memory resource in use keeps its word.
+  const bool is_misaligned =
+      (reinterpret_cast<std::uintptr_t>(piece.memory) & (alignment - 1)) != 0;
+  if (piece.memory != nullptr && !is_misaligned) return piece;
+  if (is_misaligned) give_back(piece, stream);
+  return tl::unexpected(fail(Errc::device_failed, bytes));
 }
 
 void PmrDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
-  memory_->deallocate(piece.memory, piece.bytes, piece.alignment);
+  try {
+    memory_->deallocate(piece.memory, piece.bytes, piece.alignment);
+  } catch (...) {
+    report("pmr: the memory resource threw while it took %zu bytes back", piece.bytes);
+  }
 }
 
 }  // namespace cistern

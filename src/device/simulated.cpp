@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "cistern/core/size.hpp"
@@ -24,7 +25,8 @@ DeviceLimits simulated_limits(const SimulatedDevice::Options& options) {
           .host_addressable = false};
 }
 
-/// The splitmix64 generator (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), as a number in [0, 1).
+/// The splitmix64 generator (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
+/// 2014), as a number in [0, 1).
 double draw(std::uint64_t& state) noexcept {
   std::uint64_t z = (state += 0x9e3779b97f4a7c15U);
   z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
@@ -99,7 +101,8 @@ std::uint64_t SimulatedDevice::free_calls() const noexcept {
 
 SimulatedDevice::Duration SimulatedDevice::virtual_time() const noexcept {
   const std::lock_guard lock(mutex_);
-  return Duration(static_cast<Duration::rep>(virtual_ns_));
+  constexpr auto most = static_cast<double>(std::numeric_limits<Duration::rep>::max());
+  return virtual_ns_ < most ? Duration(static_cast<Duration::rep>(virtual_ns_)) : Duration::max();
 }
 
 void SimulatedDevice::fail_next(std::uint64_t n) noexcept {

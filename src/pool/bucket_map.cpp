@@ -31,6 +31,9 @@ BucketMap::BucketMap(const Geometric& policy, std::size_t granularity) : geometr
   granularity_bits_ = floor_log2(granularity);
   doubling_bits_ = floor_log2(per_doubling);
   first_power_ = granularity_bits_ + doubling_bits_;
+  if (first_power_ >= address_bits) {
+    throw std::invalid_argument("cache: the device's granularity leaves no room for buckets");
+  }
   for (std::size_t i = 1; i <= per_doubling; ++i)
     capacities_.push_back(i << granularity_bits_);
   for (unsigned power = first_power_; power < address_bits; ++power) {

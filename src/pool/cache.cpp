@@ -6,6 +6,16 @@
 #include "cistern/core/size.hpp"
 
 namespace cistern {
+namespace {
+
+// So often a request that would fail waits for what other threads are giving back.
+constexpr int most_waits = 16;
+
+Error out_of_records(const Request& request) noexcept {
+  return {.code = Errc::out_of_memory, .stage = "cache", .requested = request.bytes};
+}
+
+}  // namespace
 
 class Cache::Leaving {
  public:
@@ -14,6 +24,7 @@ class Cache::Leaving {
     first_ = &node;
     ++size_;
   }
+  [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
   [[nodiscard]] CacheNode* first() const noexcept { return first_; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
@@ -54,7 +65,7 @@ bool Cache::deallocate(const Block& block, Stream stream) noexcept {
     }
   }
   if (!accepted) return refuse_free("cache", block);
-  if (leaving.size() > 0) send_upstream(leaving);  // may be the end of this cache
+  send_upstream(leaving);
   return true;
 }
 
@@ -126,31 +137,37 @@ double Cache::checked_ratio(double ratio) {
 }
 
 Expected<Block> Cache::miss(const Request& request) noexcept {
-  Expected<Block> block = obtain(request);
-  if (block) return adopt(*block, request);
-  const std::lock_guard lock(mutex_);
-  ++stats_.failures;
-  return block;
+  const std::optional<Growth> growth = growth_for(request);
+  if (!growth) return finish_growth(0, ask_upstream(request.bytes, request), request);
+  begin_growth(growth->whole);
+  return finish_growth(growth->whole, climb(*growth, request), request);
 }
 
-// The ladder, from cheapest to dearest: a whole bucket; the same after giving back as many idle bytes; after giving back
-// all; no more than was requested. Where even that is beyond the device, giving back what is idle cannot help.
-Expected<Block> Cache::obtain(const Request& request) noexcept {
-  const std::size_t known_total = device().limits().total_memory;
-  const std::size_t total = known_total != 0 ? known_total : unbounded;
-  const std::optional<std::size_t> least = round_up(request.bytes, device().limits().granularity);
-  if (!least || *least > total) return ask_upstream(request.bytes, request);
+// Nothing where the device cannot ever give what is requested: giving back what is idle would not
+// help, and the device says best why not.
+std::optional<Cache::Growth> Cache::growth_for(const Request& request) const noexcept {
+  const DeviceLimits& limits = device().limits();
+  const std::size_t total = limits.total_memory != 0 ? limits.total_memory : unbounded;
+  const std::size_t most = std::min(total, limits.max_allocation);
+  const std::optional<std::size_t> least = round_up(request.bytes, limits.granularity);
+  if (!least || *least > most || !can_align(request.alignment, limits)) return std::nullopt;
   const std::optional<std::size_t> capacity =
       std::visit([&](auto& index) { return index.capacity_for(request.bytes); }, index_);
-  const std::size_t whole = capacity && *capacity <= total ? *capacity : *least;
+  return Growth{.whole = capacity && *capacity <= most ? *capacity : *least, .least = *least};
+}
 
-  begin_growth(whole);
-  Expected<Block> block = ask_upstream(whole, request);
+// The ladder, from cheapest to dearest: a whole bucket; the same after giving back as many idle
+// bytes; after giving back all; no more than was requested; and that again once what other threads
+// are giving back has arrived.
+Expected<Block> Cache::climb(const Growth& growth, const Request& request) noexcept {
+  Expected<Block> block = ask_upstream(growth.whole, request);
   const auto is_refused = [&] { return !block && block.error().is_exhaustion(); };
-  if (is_refused() && give_back_idle(whole)) block = ask_upstream(whole, request);
-  if (is_refused() && give_back_idle(unbounded)) block = ask_upstream(whole, request);
-  if (is_refused() && *least < whole) block = ask_upstream(*least, request);
-  end_growth(whole);
+  if (is_refused() && give_back_idle(growth.whole)) block = ask_upstream(growth.whole, request);
+  if (is_refused() && give_back_idle(unbounded)) block = ask_upstream(growth.whole, request);
+  if (is_refused() && growth.least < growth.whole) block = ask_upstream(growth.least, request);
+  for (int wait = 0; wait < most_waits && is_refused() && wait_for_returns(); ++wait) {
+    block = ask_upstream(growth.least, request);
+  }
   return block;
 }
 
@@ -159,29 +176,46 @@ Expected<Block> Cache::ask_upstream(std::size_t bytes, const Request& request) n
       {.bytes = bytes, .alignment = request.alignment, .stream = request.stream});
 }
 
-Expected<Block> Cache::adopt(const Block& block, const Request& request) noexcept {
+// The end of a miss, whether or not the upstream gave a block.
+Expected<Block> Cache::finish_growth(std::size_t bytes, const Expected<Block>& block,
+                                     const Request& request) noexcept {
   Leaving leaving;
-  Expected<Block> granted =
-      tl::unexpected(Error{.code = Errc::out_of_memory,
-                           .stage = "cache",
-                           .requested = request.bytes});  // the host's, for the record
+  Expected<Block> granted = block;
   {
     const std::lock_guard lock(mutex_);
-    CacheNode* node = nodes_.take();
-    if (node != nullptr) node->upstream = block;
-    if (node != nullptr &&
-        std::visit([&](auto& index) { return index.adopt(*node, request.bytes); }, index_)) {
+    growing_ -= bytes;
+    CacheNode* node = block ? adopt(*block, request.bytes) : nullptr;
+    if (node != nullptr) {
       ++stats_.misses;
       granted = hand_out(*node, request);
-      enforce_idle_ratio(leaving);
     } else {
-      if (node != nullptr) nodes_.put(node);
       ++stats_.failures;
+      if (block) granted = tl::unexpected(out_of_records(request));
     }
+    enforce_idle_ratio(leaving);
   }
-  if (!granted) upstream().deallocate(block, request.stream);
-  if (leaving.size() > 0) send_upstream(leaving);
+  if (block && !granted) upstream().deallocate(*block, request.stream);
+  send_upstream(leaving);
   return granted;
+}
+
+// Null if the host has no memory for a record.
+CacheNode* Cache::adopt(const Block& block, std::size_t bytes) noexcept {
+  CacheNode* node = nodes_.take();
+  if (node == nullptr) return nullptr;
+  node->upstream = block;
+  if (std::visit([&](auto& index) { return index.adopt(*node, bytes); }, index_)) return node;
+  nodes_.put(node);
+  return nullptr;
+}
+
+// False if nothing was on its way upstream; else true once some of it has arrived.
+bool Cache::wait_for_returns() noexcept {
+  std::unique_lock lock(mutex_);
+  if (leaving_ == 0) return false;
+  const std::uint64_t before = returned_;
+  has_returned_.wait(lock, [&] { return returned_ != before; });
+  return true;
 }
 
 bool Cache::give_back_idle(std::size_t bytes) noexcept {
@@ -190,12 +224,13 @@ bool Cache::give_back_idle(std::size_t bytes) noexcept {
     const std::lock_guard lock(mutex_);
     evict_down_to(saturating_subtract(stats_.cached.current, bytes), leaving);
   }
-  if (leaving.size() == 0) return false;
+  const bool any = !leaving.empty();
   send_upstream(leaving);
-  return true;
+  return any;
 }
 
-// While the upstream is being asked, what is asked for counts as live: the bound of the idle ratio holds throughout.
+// While the upstream is being asked, what is asked for counts as live: the bound of the idle ratio
+// holds throughout.
 void Cache::begin_growth(std::size_t bytes) noexcept {
   Leaving leaving;
   {
@@ -203,12 +238,7 @@ void Cache::begin_growth(std::size_t bytes) noexcept {
     growing_ += bytes;
     enforce_idle_ratio(leaving);
   }
-  if (leaving.size() > 0) send_upstream(leaving);
-}
-
-void Cache::end_growth(std::size_t bytes) noexcept {
-  const std::lock_guard lock(mutex_);
-  growing_ -= bytes;
+  send_upstream(leaving);
 }
 
 void Cache::keep_when_full(CacheNode& node, Leaving& leaving) noexcept {
@@ -220,13 +250,12 @@ void Cache::keep_when_full(CacheNode& node, Leaving& leaving) noexcept {
     ++leaving_;
     return;
   }
-  evict_down_to(max_bytes_ - bytes, leaving);
   std::visit(
       [&](auto& index) {
-        while (index.peers(node) >= per_bucket_)
-          evict(*index.oldest_peer(node), leaving);
+        if (index.peers(node) >= per_bucket_) evict(*index.oldest_peer(node), leaving);
       },
       index_);
+  evict_down_to(max_bytes_ - bytes, leaving);
   keep(node, leaving);
 }
 
@@ -249,13 +278,14 @@ void Cache::evict_down_to(std::size_t idle_bytes, Leaving& leaving) noexcept {
 }
 
 void Cache::enforce_idle_ratio(Leaving& leaving) noexcept {
-  if (std::isinf(idle_ratio_)) return;
   const std::size_t live = stats_.live_granted.current + growing_;
   const std::size_t bound = scale(std::max(work_peak_, live), 1 + idle_ratio_);
   evict_down_to(saturating_subtract(bound, live), leaving);
 }
 
-void Cache::send_upstream(Leaving& leaving) noexcept {
+// May be the end of this cache, if its owners have left.
+void Cache::send_upstream(const Leaving& leaving) noexcept {
+  if (leaving.empty()) return;
   for (const CacheNode* node = leaving.first(); node != nullptr; node = node->next_free) {
     upstream().deallocate(node->upstream, node->stream);
   }
@@ -268,6 +298,8 @@ void Cache::send_upstream(Leaving& leaving) noexcept {
       node = next;
     }
     leaving_ -= leaving.size();
+    returned_ += leaving.size();
+    has_returned_.notify_all();
     over = is_over();
   }
   if (over) delete this;
@@ -285,7 +317,7 @@ void Cache::trim_to(std::size_t keep_bytes) noexcept {
     kept = stats_.cached.current;
     work_peak_ = stats_.live_granted.current + kept;
   }
-  if (leaving.size() > 0) send_upstream(leaving);
+  send_upstream(leaving);
   trim_upstream(saturating_subtract(keep_bytes, kept));
 }
 
@@ -304,7 +336,7 @@ void Cache::abandoned() noexcept {
   }
   if (over) {
     delete this;
-  } else if (leaving.size() > 0) {
+  } else {
     send_upstream(leaving);
   }
 }
@@ -317,7 +349,7 @@ std::size_t Cache::set_max_bytes(std::size_t max_bytes) noexcept {
     former = std::exchange(max_bytes_, max_bytes);
     evict_down_to(max_bytes, leaving);
   }
-  if (leaving.size() > 0) send_upstream(leaving);
+  send_upstream(leaving);
   return former;
 }
 
@@ -335,7 +367,7 @@ std::size_t Cache::set_per_bucket(std::size_t blocks) noexcept {
       node = next;
     }
   }
-  if (leaving.size() > 0) send_upstream(leaving);
+  send_upstream(leaving);
   return former;
 }
 
@@ -347,7 +379,7 @@ double Cache::set_idle_ratio(double ratio) noexcept {
     former = std::exchange(idle_ratio_, std::max(0.0, ratio));  // in this order: of a NaN, 0
     enforce_idle_ratio(leaving);
   }
-  if (leaving.size() > 0) send_upstream(leaving);
+  send_upstream(leaving);
   return former;
 }
 
@@ -390,7 +422,8 @@ Stats Cache::stats() const noexcept {
 }
 
 void Cache::reset_peaks(const Stats& floor) noexcept {
-  // The peak of the idle bytes is a sum over the stages: what the stages below account for is not this one's.
+  // The peak of the idle bytes is a sum over the stages: what the stages below account for is not
+  // this one's.
   Stats below = floor;
   below.cached.peak = 0;
   upstream().reset_peaks(below);

@@ -63,7 +63,8 @@ bool BucketIndex::is_odd(const CacheNode& node) const noexcept {
 
 bool BucketIndex::adopt(CacheNode& node, std::size_t bytes) noexcept {
   std::size_t bucket = map_.bucket_for(bytes);
-  // A block has at least its bucket's capacity: one that was requested exactly belongs to the bucket below.
+  // A block has at least its bucket's capacity: one that was requested exactly belongs to the
+  // bucket below.
   if (bucket == map_.size() || node.upstream.bytes < map_.capacity(bucket)) --bucket;
   node.bucket = static_cast<std::uint32_t>(bucket);
   if (is_odd(node)) ++odd_;

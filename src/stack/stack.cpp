@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "cistern/adaptor/recorder.hpp"
 #include "stack/bind.hpp"
 #include "stack/default_stack.hpp"
 #include "stack/parse.hpp"
@@ -25,6 +26,14 @@ language::Result<Ref<Resource>> open_resource(std::string_view text, const Bindi
   language::Result<language::Chain> chain = language::bind(*stages, bindings);
   if (!chain) return problem_of(chain);
   return language::build(*chain);
+}
+
+// The default resource is never closed, but a recording of it must still end.
+void finish_recordings(Resource& outermost) {
+  for (auto* stage = dynamic_cast<Stage*>(&outermost); stage != nullptr;
+       stage = dynamic_cast<Stage*>(&stage->upstream())) {
+    if (auto* recorder = dynamic_cast<Recorder*>(stage)) recorder->finish();
+  }
 }
 
 }  // namespace
@@ -78,7 +87,11 @@ Stack language::open_default() {
 }
 
 Resource& default_resource() {
-  static const Stack* const stack = new Stack(language::open_default());
+  static const Stack* const stack = [] {
+    const auto* const opened = new Stack(language::open_default());
+    std::atexit([] { finish_recordings(default_resource()); });
+    return opened;
+  }();
   return **stack;
 }
 

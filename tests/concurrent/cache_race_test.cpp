@@ -1,5 +1,5 @@
-// Four threads on one cache: blocks freed by other threads than took them, trims and bounds that change meanwhile. For
-// ThreadSanitizer, and for the accounts afterwards.
+// Four threads on one cache: blocks freed by other threads than took them, trims and bounds that
+// change meanwhile. For ThreadSanitizer, and for the accounts afterwards.
 #include <array>
 #include <atomic>
 #include <mutex>

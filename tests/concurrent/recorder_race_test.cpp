@@ -1,5 +1,5 @@
-// Threads that come and go, record side by side and free one another's blocks: the file must hold every event once, in an
-// order that a single thread could have lived through.
+// Threads that come and go, record side by side and free one another's blocks: the file must hold
+// every event once, in an order that a single thread could have lived through.
 #include <filesystem>
 #include <mutex>
 #include <thread>

@@ -1,4 +1,5 @@
-// What every cache does, whatever its buckets and its device: the properties that a caller may rely on.
+// What every cache does, whatever its buckets and its device: the properties that a caller may rely
+// on.
 #include "cistern/pool/cache.hpp"
 
 #include <gtest/gtest.h>

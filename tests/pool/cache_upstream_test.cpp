@@ -1,4 +1,5 @@
-// What a cache does when its upstream refuses, and that nothing is lost whichever device call fails.
+// What a cache does when its upstream refuses, and that nothing is lost whichever device call
+// fails.
 #include <gtest/gtest.h>
 
 #include "cistern/adaptor/limit.hpp"
@@ -39,7 +40,8 @@ TEST(CacheUpstream, GivesBackOnlyAsMuchOfItsHoardAsTheRequestNeeds) {
 }
 
 TEST(CacheUpstream, GivesBackAllOfItBeforeItFails) {
-  // Each call that would go beyond 8 MiB fails, so two steps are needed: what 3 MiB need, rounded, and all the rest.
+  // Each call that would go beyond 8 MiB fails, so two steps are needed: what 3 MiB need, rounded,
+  // and all the rest.
   const Ref<Cache> cache = cache_on({.capacity = 10_MiB, .fail_beyond = 5_MiB});
   std::vector<Block> blocks;
   for (int i = 0; i < 5; ++i)

@@ -1,4 +1,5 @@
-// The caches that tests of every cache run on: each bucket policy, on memory that can be written and on simulated memory.
+// The caches that tests of every cache run on: each bucket policy, on memory that can be written
+// and on simulated memory.
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
-// Makes the program's own heap fail on demand: what a pool does when the host has no memory for its records.
+// Makes the program's own heap fail on demand: what a pool does when the host has no memory for its
+// records.
 #pragma once
 
 namespace cistern::testing {

@@ -1,5 +1,5 @@
-// What a caller may expect of the blocks it holds, checked: they do not overlap, are as large and as aligned as was asked,
-// and, where the memory can be written, keep what was written to them.
+// What a caller may expect of the blocks it holds, checked: they do not overlap, are as large and
+// as aligned as was asked, and, where the memory can be written, keep what was written to them.
 #pragma once
 
 #include <cstring>
@@ -72,7 +72,8 @@ class Ledger {
   [[nodiscard]] std::size_t size() const { return blocks_.size(); }
 
  private:
-  // Only the ends of large blocks are written: the middle would be the same test, a thousand times slower.
+  // Only the ends of large blocks are written: the middle would be the same test, a thousand times
+  // slower.
   static constexpr std::size_t written = 4096;
 
   [[nodiscard]] static int pattern(const Block& block) {

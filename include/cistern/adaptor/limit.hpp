@@ -1,8 +1,9 @@
-// A ceiling on the bytes requested of what lies below: at the top of a stack it bounds what is live, below a
-// pool what is reserved. It is never exceeded, not for an instant and not by threads racing.
+// A ceiling on the bytes requested of what lies below: at the top of a stack it bounds what is
+// live, below a pool what is reserved. It is never exceeded, not for an instant and not by threads
+// racing.
 //
-// It keeps a record of each block: a free that belongs elsewhere must not restore the budget, even where
-// the upstream, shared with another stage, would accept it.
+// It keeps a record of each block: a free that belongs elsewhere must not restore the budget, even
+// where the upstream, shared with another stage, would accept it.
 #pragma once
 
 #include <atomic>

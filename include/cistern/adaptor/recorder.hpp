@@ -1,5 +1,9 @@
-// Records what passes through it to a trace file, cheaply enough to leave on: events go to a buffer of the calling thread,
-// without a lock or a system call, and a full buffer is written as one chunk of the file. In the stack language: `trace`.
+// Records what passes through it to a trace file, cheaply enough to leave on: events go to a buffer
+// of the calling thread, without a lock or a system call, and a full buffer is written as one chunk
+// of the file. In the stack language: `trace`.
+//
+// A thread's first event allocates its buffer, even if it is a free; nothing else of a free
+// allocates. After a fork the child's events are dropped, and the file stays the parent's.
 #pragma once
 
 #include <filesystem>
@@ -14,8 +18,9 @@ class Recorder final : public Stage {
   /// Creates or overwrites `file`. Throws std::system_error if that fails.
   Recorder(Ref<Resource> upstream, const std::filesystem::path& file);
 
-  /// Writes out what all threads have recorded so far and closes the file; what follows is passed on unrecorded. Threads
-  /// that allocate meanwhile are waited for. Returns false, once and for all, if anything could not be written.
+  /// Writes out what all threads have recorded so far and closes the file; what follows is passed
+  /// on unrecorded. Threads that allocate meanwhile are waited for. False, whenever it is asked, if
+  /// anything could not be written. Also done when the last `Ref` goes.
   bool finish() noexcept;
 
   using Stage::deallocate;

@@ -1,4 +1,5 @@
-// The values that travel through a stack: what is asked for, what is handed out, and in which stream's order.
+// The values that travel through a stack: what is asked for, what is handed out, and in which
+// stream's order.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +9,8 @@ namespace cistern {
 
 struct Node;
 
-/// A device's queue in whose order a block is used. The id of a stream is never used again; its handle may be.
-/// Id 0 is the default stream, and the only one where the device has no queues.
+/// A device's queue in whose order a block is used. The id of a stream is never used again; its
+/// handle may be. Id 0 is the default stream, and the only one where the device has no queues.
 struct Stream {
   void* handle = nullptr;
   std::uint64_t id = 0;
@@ -17,15 +18,17 @@ struct Stream {
   friend bool operator==(const Stream&, const Stream&) = default;
 };
 
-/// `alignment` is a power of two, or 0 for the device's default. Zero `bytes` is answered with the empty block.
+/// `alignment` is a power of two, or 0 for the device's default. Zero `bytes` is answered with the
+/// empty block.
 struct Request {
   std::size_t bytes = 0;
   std::size_t alignment = 0;
   Stream stream{};
 };
 
-/// What a resource hands out and takes back, by value: a handle, of which only `memory`, `offset` and `bytes` concern the
-/// program. The empty block has no node; it costs nothing, is counted nowhere, and may be freed any number of times.
+/// What a resource hands out and takes back, by value: a handle, of which only `memory`, `offset`
+/// and `bytes` concern the program. The empty block has no node; it costs nothing, is counted
+/// nowhere, and may be freed any number of times.
 struct Block {
   void* memory = nullptr;        // an address, or the device's object (cl_mem)
   std::size_t offset = 0;        // bytes from the start of `memory`; 0 where memory is an address

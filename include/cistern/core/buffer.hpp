@@ -1,4 +1,5 @@
-// The owner most programs use: memory that is freed when it goes out of scope. Move-only; not thread-safe by itself.
+// The owner most programs use: memory that is freed when it goes out of scope. Move-only; not
+// thread-safe by itself.
 #pragma once
 
 #include <cstddef>
@@ -40,7 +41,8 @@ class Buffer {
   }
   ~Buffer() { reset(); }
 
-  /// The address of the first byte, where the device's memory has addresses; null for an empty buffer.
+  /// The address of the first byte, where the device's memory has addresses; null for an empty
+  /// buffer.
   [[nodiscard]] void* data() const noexcept { return block_.memory; }
   [[nodiscard]] std::size_t bytes() const noexcept { return block_.requested; }
   [[nodiscard]] std::size_t capacity() const noexcept { return block_.bytes; }
@@ -48,8 +50,9 @@ class Buffer {
   [[nodiscard]] const Block& block() const noexcept { return block_; }
   [[nodiscard]] Stream stream() const noexcept { return stream_; }
 
-  /// The bytes requested as elements of `T`, which may be const. Only where the memory is host-addressable. Like a
-  /// pointer, a const buffer is one that keeps its memory, not one whose memory is const.
+  /// The bytes requested as elements of `T`, which may be const. Only where the memory is
+  /// host-addressable. Like a pointer, a const buffer is one that keeps its memory, not one whose
+  /// memory is const.
   template <class T>
   [[nodiscard]] std::span<T> as() const noexcept {
     return {static_cast<T*>(data()), bytes() / sizeof(T)};

@@ -1,5 +1,6 @@
-// What all devices share. A device obtains memory from the system and gives it back; the checks of a request, the record
-// of each block, the figures and the refusal of stale frees are the same for every device and stand here once.
+// What all devices share. A device obtains memory from the system and gives it back; the checks of
+// a request, the record of each block, the figures and the refusal of stale frees are the same for
+// every device and stand here once.
 #pragma once
 
 #include <cstddef>
@@ -26,6 +27,11 @@ struct DeviceLimits {
   bool memory_is_address = true;   // else `Block::memory` is an object, aligned to max_alignment
   bool host_addressable = false;   // the CPU can read and write the memory
 };
+
+/// True if a request may ask for `alignment`: 0 or a power of two that the device can give.
+inline bool can_align(std::size_t alignment, const DeviceLimits& limits) noexcept {
+  return (alignment & (alignment - 1)) == 0 && alignment <= limits.max_alignment;
+}
 
 /// True if the block's first byte is aligned to `alignment`, a power of two.
 inline bool is_aligned(const Block& block, std::size_t alignment,
@@ -60,10 +66,12 @@ class Device : public Resource {
     std::size_t alignment = 0;
   };
 
+  /// Throws std::invalid_argument where an alignment or the granularity is no power of two.
   explicit Device(DeviceLimits limits);
 
-  /// Obtains at least `bytes` (not zero, a multiple of the granularity) at `alignment` (at least the default). Called
-  /// outside every lock of this class, by any number of threads at once.
+  /// Obtains at least `bytes` (not zero, a multiple of the granularity) at `alignment` (at least
+  /// the default), and gives a piece back. Called outside every lock of this class, by any number
+  /// of threads at once. Errors: out_of_memory, too_large, device_failed.
   virtual Expected<Piece> obtain(std::size_t bytes, std::size_t alignment,
                                  Stream stream) noexcept = 0;
   virtual void give_back(Piece piece, Stream stream) noexcept = 0;

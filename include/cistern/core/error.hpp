@@ -1,5 +1,6 @@
-// Why a request failed. Inside the library failure is a value, small and copied without allocating, because it is made
-// when memory has run out; `OutOfMemory` is the exception it becomes at the public edge.
+// Why a request failed. Inside the library failure is a value, small and copied without allocating,
+// because it is made when memory has run out; `OutOfMemory` is the exception it becomes at the
+// public edge.
 #pragma once
 
 #include <array>
@@ -43,7 +44,8 @@ std::string describe(const Error& error);
 template <class T>
 using Expected = tl::expected<T, Error>;
 
-/// Thrown by `Resource::allocate` for every kind of failure; carries the `Error`. Making one allocates nothing.
+/// Thrown by `Resource::allocate` for every kind of failure; carries the `Error`. Making one
+/// allocates nothing.
 class OutOfMemory : public std::bad_alloc {
  public:
   explicit OutOfMemory(const Error& error) noexcept;

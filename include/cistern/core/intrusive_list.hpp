@@ -1,5 +1,5 @@
-// A doubly linked list through members of its elements: nothing is allocated to put an element in, and one can be taken
-// out of the middle in O(1). Ordered by when elements were put in: `newest` first in, last out from that end.
+// A doubly linked list through members of its elements: nothing is allocated to put an element in,
+// and one can be taken out of the middle in O(1). Ordered by when elements were put in.
 #pragma once
 
 #include <cstddef>

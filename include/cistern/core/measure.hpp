@@ -1,5 +1,6 @@
-// Measuring what a part of a program does with a resource: the difference of its counters and the peaks within. Scopes of
-// one resource nest; they are not for several threads that open and close them out of order.
+// Measuring what a part of a program does with a resource: the difference of its counters and the
+// peaks within. Scopes of one resource nest; they are not for several threads that open and close
+// them out of order.
 #pragma once
 
 #include "cistern/core/resource.hpp"
@@ -21,8 +22,8 @@ class Measure {
   /// The counters' rise since the start, and the levels with their peaks since then.
   [[nodiscard]] Stats sofar() const noexcept;
 
-  /// Ends the scope, putting the peaks of the scope around it back (raised by what happened within), and returns
-  /// `sofar()`. Ending twice changes nothing and returns the same.
+  /// Ends the scope, putting the peaks of the scope around it back (raised by what happened
+  /// within), and returns `sofar()`. Ending twice changes nothing and returns the same.
   Stats stop() noexcept;
 
  private:

@@ -1,5 +1,6 @@
-// A stage's record of a block that it handed out. It lives outside the memory it describes, because device memory may not
-// be writable by the host, and as long as the stack, so that a stale handle can always be read and refused.
+// A stage's record of a block that it handed out. It lives outside the memory it describes, because
+// device memory may not be writable by the host, and as long as the stack, so that a stale handle
+// can always be read and refused.
 #pragma once
 
 #include <atomic>
@@ -19,10 +20,10 @@ struct Node {
     return (generation.load(std::memory_order_relaxed) & 1U) != 0;
   }
 
-  /// True if `block` is the live block that `owner_asked` handed out with this node.
+  /// True if `block` is the live block that `owner_asked` handed out with this node. (Generations
+  /// that are handed out are odd, so that of an idle node is nobody's.)
   [[nodiscard]] bool names(const Block& block, const Resource* owner_asked) const noexcept {
-    return owner == owner_asked && is_live() &&
-           generation.load(std::memory_order_relaxed) == block.generation;
+    return owner == owner_asked && generation.load(std::memory_order_relaxed) == block.generation;
   }
 
   /// The node's owner calls these, under whatever guards the node.

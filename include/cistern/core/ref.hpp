@@ -1,5 +1,6 @@
-// Shared ownership of resources. `make<Cache>(make<HostDevice>())` builds a stack outermost first, as its text would read;
-// stages hold their upstream by `Ref`, so an upstream may serve several stages and outlives them all.
+// Shared ownership of resources. `make<Cache>(make<HostDevice>())` builds a stack outermost first,
+// as its text would read; stages hold their upstream by `Ref`, so an upstream may serve several
+// stages and outlives them all.
 #pragma once
 
 #include <concepts>
@@ -9,8 +10,8 @@
 
 namespace cistern {
 
-/// A counted reference to a resource; null after it was moved from. Copying and destroying are thread-safe, one `Ref`
-/// object used by several threads at once is not.
+/// A counted reference to a resource; null after it was moved from. Copying and destroying are
+/// thread-safe, one `Ref` object used by several threads at once is not.
 template <class T>
 class Ref {
  public:
@@ -46,7 +47,8 @@ class Ref {
   T* resource_ = nullptr;
 };
 
-/// Makes a resource: the one way, since resources destroy themselves. Throws what the constructor throws.
+/// Makes a resource: the one way, since resources destroy themselves. Throws what the constructor
+/// throws.
 template <class T, class... Arguments>
 [[nodiscard]] Ref<T> make(Arguments&&... arguments) {
   return Ref<T>(new T(std::forward<Arguments>(arguments)...));

@@ -1,9 +1,9 @@
-// The one interface. Devices, pools and adaptors are all a `Resource`: something that hands out blocks and takes them
-// back. A stack is a chain of them, and a program talks to the outermost.
+// The one interface. Devices, pools and adaptors are all a `Resource`: something that hands out
+// blocks and takes them back. A stack is a chain of them, and a program talks to the outermost.
 //
-// Resources are made by `make` and held by `Ref`s. Every call is thread-safe unless a class says otherwise. Letting go of
-// the last `Ref` while blocks are live is allowed: a report says what is still out, and the resource stays until the last
-// of its blocks has been freed.
+// Resources are made by `make` and held by `Ref`s. Every call is thread-safe unless a class says
+// otherwise. Letting go of the last `Ref` while blocks are live is allowed: a report says what is
+// still out, and the resource stays until the last of its blocks has been freed.
 #pragma once
 
 #include <atomic>
@@ -28,8 +28,9 @@ class Resource {
   Resource(Resource&&) = delete;
   Resource& operator=(Resource&&) = delete;
 
-  /// A block of at least `request.bytes` with the alignment asked for, or why not. A failed request changes no figure
-  /// but `failures`. Zero bytes give the empty block.
+  /// A block of at least `request.bytes` with the alignment asked for, or why not. A request
+  /// that fails leaves what is live as it was, but idle memory may have been given back to make
+  /// room for it. Zero bytes give the empty block. Errors: every `Errc` but invalid_block.
   [[nodiscard]] virtual Expected<Block> try_allocate(Request request) noexcept = 0;
 
   /// The same, throwing `OutOfMemory`.
@@ -40,24 +41,27 @@ class Resource {
   }
   [[nodiscard]] Block allocate(std::size_t bytes) { return allocate(Request{.bytes = bytes}); }
 
-  /// Takes a block back, on any thread, in the order of `stream`. Never allocates. A block that is not a live block of
-  /// this resource (freed before, or another resource's) is refused: nothing changes but `refused_frees`, a report says
-  /// so, and the answer is false.
+  /// Takes a block back, on any thread, in the order of `stream`. Never allocates. A block that is
+  /// not a live block of this resource (freed before, or another resource's) is refused: nothing
+  /// changes but `refused_frees`, a report says so, and the answer is false.
   virtual bool deallocate(const Block& block, Stream stream) noexcept = 0;
   bool deallocate(const Block& block) noexcept { return deallocate(block, Stream{}); }
 
-  /// Says that a live block is in use on one more stream than the one it was requested for, so that its memory is not
-  /// reused before that stream is done with it. Without effect where the device has no queues.
+  /// Says that a live block is in use on one more stream than the one it was requested for, so that
+  /// its memory is not reused before that stream is done with it. Without effect where the device
+  /// has no queues. Error: invalid_block.
   virtual Expected<void> also_used_on(const Block& block, Stream stream) noexcept = 0;
 
-  /// Marks the start of a turn of the program's loop (a token, a training step), for the stages that record or learn turns.
+  /// Marks the start of a turn of the program's loop (a token, a training step), for the stages
+  /// that record or learn turns.
   virtual void cycle() noexcept {}
 
-  /// Gives idle memory back to the device, outermost stage first and least recently used first, until no more than
-  /// `keep_bytes` lie idle in the whole stack. Returns by how much `reserved` fell (roughly, while other threads allocate).
+  /// Gives idle memory back to the device, outermost stage first and least recently used first,
+  /// until no more than `keep_bytes` lie idle in the whole stack. Returns by how much `reserved`
+  /// fell (roughly, while other threads allocate).
   std::size_t trim(std::size_t keep_bytes = 0) noexcept;
 
-  /// A consistent copy of the figures, exact while nobody allocates or frees.
+  /// A copy of the figures, exact while nobody allocates or frees. O(stages).
   [[nodiscard]] virtual Stats stats() const noexcept = 0;
 
   /// Sets every peak of the stack to its current level, or to that of `floor` where that is higher.
@@ -73,8 +77,8 @@ class Resource {
   /// The device at the bottom: its limits and capabilities.
   [[nodiscard]] virtual Device& device() const noexcept = 0;
 
-  /// The law of this stage's structure, or of a stage's below it, that does not hold; empty if all hold. For tests:
-  /// O(blocks), and exact only while nobody allocates or frees.
+  /// The law of this stage's structure, or of a stage's below it, that does not hold; empty if all
+  /// hold. For tests: O(blocks), and exact only while nobody allocates or frees.
   [[nodiscard]] virtual std::string validate() const = 0;
 
   void retain() noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
@@ -91,8 +95,9 @@ class Resource {
   virtual void trim_to(std::size_t keep_bytes) noexcept = 0;
   friend class Stage;
 
-  /// Called once, when the last `Ref` is gone: the stage destroys itself, now or with its last block. This one does so
-  /// by the pins: a stage that does not override it pins itself once for each live block.
+  /// Called once, when the last `Ref` is gone: the stage destroys itself, now or with its last
+  /// block. This one does so by the pins: a stage that does not override it pins itself once for
+  /// each live block.
   virtual void abandoned() noexcept { unpin(); }
   /// Returns how many blocks are pinned with this one.
   std::size_t pin() noexcept { return pins_.fetch_add(1, std::memory_order_relaxed); }

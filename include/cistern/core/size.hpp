@@ -1,5 +1,6 @@
-// Size arithmetic that cannot overflow unseen, and the units sizes are written in. Every rounding and every sum of sizes
-// that came from outside goes through here, so that a request near SIZE_MAX fails instead of shrinking.
+// Size arithmetic that cannot overflow unseen, and the units sizes are written in. Every rounding
+// and every sum of sizes that came from outside goes through here, so that a request near SIZE_MAX
+// fails instead of shrinking.
 #pragma once
 
 #include <bit>
@@ -34,7 +35,8 @@ constexpr std::optional<std::size_t> checked_multiply(std::size_t a, std::size_t
   return a * b;
 }
 
-/// The smallest multiple of `step`, a power of two, that is at least `bytes`; nothing if that is beyond SIZE_MAX.
+/// The smallest multiple of `step`, a power of two, that is at least `bytes`; nothing if that is
+/// beyond SIZE_MAX.
 constexpr std::optional<std::size_t> round_up(std::size_t bytes, std::size_t step) noexcept {
   if (bytes > unbounded - (step - 1)) return std::nullopt;
   return (bytes + (step - 1)) & ~(step - 1);
@@ -48,7 +50,8 @@ constexpr std::size_t saturating_subtract(std::size_t a, std::size_t b) noexcept
   return a > b ? a - b : 0;
 }
 
-/// `ratio` of `bytes`, rounded down; SIZE_MAX where the product is beyond it or `ratio` is infinite.
+/// `ratio` of `bytes`, rounded down; SIZE_MAX where the product is beyond it or `ratio` is
+/// infinite.
 constexpr std::size_t scale(std::size_t bytes, double ratio) noexcept {
   const double product = static_cast<double>(bytes) * ratio;
   return product < static_cast<double>(unbounded) ? static_cast<std::size_t>(product) : unbounded;

@@ -1,6 +1,6 @@
-// Where nodes come from: chunks that grow in number, never move and are never given back while the stack lives, with the
-// nodes not in use in an intrusive free list. Taking and returning a node is O(1). Not thread-safe: the owner's lock
-// guards it.
+// Where nodes come from: chunks that grow in number, never move and are never given back while the
+// stack lives, with the nodes not in use in an intrusive free list. Taking and returning a node is
+// O(1). Not thread-safe: the owner's lock guards it.
 #pragma once
 
 #include <algorithm>

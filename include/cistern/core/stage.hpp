@@ -1,5 +1,9 @@
-// What all stages above a device share: an upstream, and passing on what does not concern them. Pools and adaptors derive
-// from it and override what they do themselves.
+// What all stages above a device share: an upstream, and passing on what does not concern them.
+// Pools and adaptors derive from it and override what they do themselves.
+//
+// A stage that only passes blocks on, unchanged, needs no record of them. One that counts them, or
+// hands out another part of the upstream's block than it was given, hands out a `Node` of its own,
+// so that a block always comes back the way it went out.
 #pragma once
 
 #include <stdexcept>
@@ -36,7 +40,8 @@ class Stage : public Resource {
     if (!upstream_) throw std::invalid_argument("a stage needs an upstream, but was given none");
   }
 
-  /// The figures of a pool that has `own` live, cached, hits and misses, and stands on this upstream.
+  /// The figures of a pool that has `own` live, cached, hits and misses, and stands on this
+  /// upstream.
   [[nodiscard]] Stats as_pool(const Stats& own) const noexcept {
     const Stats below = upstream_->stats();
     Stats stats = own;

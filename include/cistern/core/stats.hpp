@@ -1,6 +1,7 @@
-// The figures every stage reports, with one set of keys for all stacks. A figure that a stage does not have is zero.
-// Live blocks, allocations, frees and failures are the outermost stage's; reserved bytes and device calls the device's;
-// idle bytes are summed over the stages; misses are the innermost pool's (on a bare device every request is one).
+// The figures every stage reports, with one set of keys for all stacks. A figure that a stage does
+// not have is zero. Live blocks, allocations, frees and failures are the outermost stage's;
+// reserved bytes and device calls the device's; idle bytes are summed over the stages; misses are
+// the innermost pool's (on a bare device every request is one).
 #pragma once
 
 #include <algorithm>
@@ -87,33 +88,35 @@ struct Stats {
                : 0;
   }
 
-  /// Calls `visit(key, gauge)` for every gauge, in a fixed order.
-  template <class Self, class Visit>
-  static void each_gauge(Self& self, Visit&& visit) {
-    visit(std::string_view("live_requested"), self.live_requested);
-    visit(std::string_view("live_granted"), self.live_granted);
-    visit(std::string_view("live_blocks"), self.live_blocks);
-    visit(std::string_view("cached"), self.cached);
-    visit(std::string_view("reserved"), self.reserved);
+  /// Calls `visit(key, gauge...)` for every gauge in a fixed order, with that gauge of each of
+  /// `stats`.
+  template <class Visit, class... S>
+  static void each_gauge(Visit&& visit, S&... stats) {
+    visit(std::string_view("live_requested"), stats.live_requested...);
+    visit(std::string_view("live_granted"), stats.live_granted...);
+    visit(std::string_view("live_blocks"), stats.live_blocks...);
+    visit(std::string_view("cached"), stats.cached...);
+    visit(std::string_view("reserved"), stats.reserved...);
   }
 
-  /// Calls `visit(key, count)` for every counter, in a fixed order.
-  template <class Self, class Visit>
-  static void each_counter(Self& self, Visit&& visit) {
-    visit(std::string_view("allocations"), self.allocations);
-    visit(std::string_view("frees"), self.frees);
-    visit(std::string_view("failures"), self.failures);
-    visit(std::string_view("refused_frees"), self.refused_frees);
-    visit(std::string_view("hits"), self.hits);
-    visit(std::string_view("misses"), self.misses);
-    visit(std::string_view("device_allocations"), self.device_allocations);
-    visit(std::string_view("device_frees"), self.device_frees);
+  /// The same for every counter.
+  template <class Visit, class... S>
+  static void each_counter(Visit&& visit, S&... stats) {
+    visit(std::string_view("allocations"), stats.allocations...);
+    visit(std::string_view("frees"), stats.frees...);
+    visit(std::string_view("failures"), stats.failures...);
+    visit(std::string_view("refused_frees"), stats.refused_frees...);
+    visit(std::string_view("hits"), stats.hits...);
+    visit(std::string_view("misses"), stats.misses...);
+    visit(std::string_view("device_allocations"), stats.device_allocations...);
+    visit(std::string_view("device_frees"), stats.device_frees...);
   }
 
   friend bool operator==(const Stats&, const Stats&) = default;
 };
 
-/// One bucket of a cache: the capacity its blocks have at least, and what lies idle in it. Made on demand.
+/// One bucket of a cache: the capacity its blocks have at least, and what lies idle in it. Made on
+/// demand.
 struct BucketStats {
   std::size_t capacity = 0;
   std::size_t cached_blocks = 0;

@@ -1,5 +1,5 @@
-// The CPU's memory: from malloc where a request is small, straight from the operating system where it is large enough
-// that page faults and returning it matter.
+// The CPU's memory: from malloc where a request is small, straight from the operating system where
+// it is large enough that page faults and returning it matter.
 #pragma once
 
 #include <cstddef>
@@ -25,6 +25,7 @@ class HostDevice final : public Device {
   };
 
   HostDevice() : HostDevice(Options{}) {}
+  /// Throws std::invalid_argument if `map_from` is 0.
   explicit HostDevice(Options options);
 
   [[nodiscard]] const Options& options() const noexcept { return options_; }
@@ -39,7 +40,8 @@ class HostDevice final : public Device {
   const Options options_;
 };
 
-/// Bytes of memory this process may use: the machine's, or less where a control group says so. Reads files; for set-up.
+/// Bytes of memory this process may use: the machine's, or less where a control group says so.
+/// Reads files; for set-up.
 std::size_t host_memory() noexcept;
 
 }  // namespace cistern

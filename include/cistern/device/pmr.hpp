@@ -1,4 +1,5 @@
-// A std::pmr::memory_resource as a device, so that a stack can stand on whatever allocator a program already has.
+// A std::pmr::memory_resource as a device, so that a stack can stand on whatever allocator a
+// program already has.
 #pragma once
 
 #include <memory_resource>
@@ -7,10 +8,11 @@
 
 namespace cistern {
 
-/// `memory` is borrowed: it must outlive the device and every block. It must be thread-safe if the stack is used by
-/// several threads.
+/// `memory` is borrowed: it must outlive the device and every block. It must be thread-safe if the
+/// stack is used by several threads. Its exceptions become values.
 class PmrDevice final : public Device {
  public:
+  /// Throws std::invalid_argument if `memory` is null.
   explicit PmrDevice(std::pmr::memory_resource* memory);
 
  private:

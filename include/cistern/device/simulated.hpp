@@ -1,5 +1,6 @@
-// An address space without memory behind it: for replaying the traces of large devices on any machine, for counting what
-// device calls would have cost, and for making a device fail on demand. Addresses are deterministic and never used again.
+// An address space without memory behind it: for replaying the traces of large devices on any
+// machine, for counting what device calls would have cost, and for making a device fail on demand.
+// Addresses are deterministic and never used again.
 #pragma once
 
 #include <chrono>

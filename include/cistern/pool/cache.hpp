@@ -1,11 +1,14 @@
-// The bounded buffer cache: freed blocks are kept by size and handed out again, within bounds that hold at every instant.
-// It never splits or joins a block; what a block can hold stays with it and is what is counted.
+// The bounded buffer cache: freed blocks are kept by size and handed out again, within bounds that
+// hold at every instant. It never splits or joins a block; what a block can hold stays with it and
+// is what is counted.
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -32,16 +35,20 @@ class Cache final : public Stage {
     std::size_t max_bytes = unbounded;    // idle bytes, at most
     std::size_t per_bucket = any_number;  // idle blocks of one bucket, at most
     WhenFull when_full = WhenFull::evict;
-    // What is held (live and idle) is at most (1 + idle_ratio) times the peak of the live granted bytes, or what is live.
+    // What is held (live and idle) is at most (1 + idle_ratio) times the peak of the live granted
+    // bytes, or what is live.
     double idle_ratio = 0.15;
   };
 
-  /// Throws std::invalid_argument if `upstream` is null or an option is out of range.
+  /// Throws std::invalid_argument if `upstream` is null or an option is out of range. A hit and a
+  /// free that is kept are O(1) with buckets, O(log idle blocks) with a best fit; what is evicted
+  /// costs a call upstream a block.
   Cache(Ref<Resource> upstream, const Options& options);
   explicit Cache(Ref<Resource> upstream) : Cache(std::move(upstream), Options{}) {}
 
-  /// Setting the bounds: returns the former value, and trims at once if the bound was lowered. `set_per_bucket` is
-  /// without effect where there are no buckets; a ratio that is negative or no number counts as 0.
+  /// Setting the bounds: returns the former value, and trims at once if the bound was lowered.
+  /// `set_per_bucket` is without effect where there are no buckets; a ratio that is negative or no
+  /// number counts as 0.
   std::size_t set_max_bytes(std::size_t max_bytes) noexcept;
   std::size_t set_per_bucket(std::size_t blocks) noexcept;
   double set_idle_ratio(double ratio) noexcept;
@@ -64,24 +71,34 @@ class Cache final : public Stage {
   using Index = std::variant<BucketIndex, FitIndex>;
   using IdleList = IntrusiveList<CacheNode, &CacheNode::by_use>;
 
-  // Nodes on their way upstream, chained by `next_free`: taken out under the lock, given back outside it.
+  // Nodes on their way upstream, chained by `next_free`: taken out under the lock, given back
+  // outside it.
   class Leaving;
 
   static Index make_index(const Options& options, const DeviceLimits& limits);
   static double checked_ratio(double ratio);
 
+  // What is asked of the upstream for a miss: a whole bucket, and the least that will do.
+  struct Growth {
+    std::size_t whole = 0;
+    std::size_t least = 0;
+  };
+
   Expected<Block> miss(const Request& request) noexcept;
-  Expected<Block> obtain(const Request& request) noexcept;
+  [[nodiscard]] std::optional<Growth> growth_for(const Request& request) const noexcept;
+  Expected<Block> climb(const Growth& growth, const Request& request) noexcept;
   Expected<Block> ask_upstream(std::size_t bytes, const Request& request) noexcept;
-  Expected<Block> adopt(const Block& block, const Request& request) noexcept;
+  Expected<Block> finish_growth(std::size_t bytes, const Expected<Block>& block,
+                                const Request& request) noexcept;
   bool give_back_idle(std::size_t bytes) noexcept;
+  bool wait_for_returns() noexcept;
   void begin_growth(std::size_t bytes) noexcept;
-  void end_growth(std::size_t bytes) noexcept;
   void trim_to(std::size_t keep_bytes) noexcept override;
   void abandoned() noexcept override;
 
   // Under the lock.
   CacheNode* take_idle(const Request& request) noexcept;
+  CacheNode* adopt(const Block& block, std::size_t bytes) noexcept;
   Block hand_out(CacheNode& node, const Request& request) noexcept;
   void keep(CacheNode& node, Leaving& leaving) noexcept;
   void keep_when_full(CacheNode& node, Leaving& leaving) noexcept;
@@ -91,7 +108,7 @@ class Cache final : public Stage {
   [[nodiscard]] bool is_over() const noexcept;
 
   // Outside it.
-  void send_upstream(Leaving& leaving) noexcept;
+  void send_upstream(const Leaving& leaving) noexcept;
 
   mutable std::mutex mutex_;  // guards all below
   Index index_;
@@ -103,9 +120,11 @@ class Cache final : public Stage {
   double idle_ratio_;
   WhenFull when_full_;
   bool abandoned_ = false;
-  std::size_t work_peak_ = 0;  // peak of the live granted bytes, that of the last trim on
-  std::size_t growing_ = 0;    // bytes that are being asked of the upstream
-  std::size_t leaving_ = 0;    // blocks that are on their way to it
+  std::size_t work_peak_ = 0;   // peak of the live granted bytes, that of the last trim on
+  std::size_t growing_ = 0;     // bytes that are being asked of the upstream
+  std::size_t leaving_ = 0;     // blocks that are on their way to it
+  std::uint64_t returned_ = 0;  // those that have arrived
+  std::condition_variable has_returned_;
 };
 
 }  // namespace cistern

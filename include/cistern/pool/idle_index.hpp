@@ -1,6 +1,6 @@
-// Where a cache keeps its idle blocks so that a request finds one that fits: lists by bucket, or a set ordered by size.
-// Both round a request up to what is asked of the upstream, and neither allocates when a block is put in or taken out.
-// Not thread-safe: the cache's lock guards them.
+// Where a cache keeps its idle blocks so that a request finds one that fits: lists by bucket, or a
+// set ordered by size. Both round a request up to what is asked of the upstream, and neither
+// allocates when a block is put in or taken out. Not thread-safe: the cache's lock guards them.
 #pragma once
 
 #include <compare>
@@ -43,33 +43,36 @@ class BucketMap {
     return capacities_[bucket];
   }
 
-  /// The first bucket whose capacity is at least `bytes`, which is not 0; at least `size()` if there is none. O(1) for
-  /// geometric buckets, O(log size) for a table.
+  /// The first bucket whose capacity is at least `bytes`, which is not 0; at least `size()` if
+  /// there is none. O(1) for geometric buckets, O(log size) for a table.
   [[nodiscard]] std::size_t bucket_for(std::size_t bytes) const noexcept;
 
  private:
   std::vector<std::size_t> capacities_;  // rising
-  // Geometric buckets are found by arithmetic: one for every multiple of the granularity at first, and from
-  // 2^first_power_, where `per_doubling` of them make a doubling, that many for each.
+  // Geometric buckets are found by arithmetic: one for every multiple of the granularity at first,
+  // and from 2^first_power_, where `per_doubling` of them make a doubling, that many for each.
   bool geometric_ = false;
   unsigned granularity_bits_ = 0;
   unsigned doubling_bits_ = 0;
   unsigned first_power_ = 0;
 };
 
-/// Idle blocks in buckets; the last block in is the first out, because its memory is the likeliest to be warm.
+/// Idle blocks in buckets; the last block in is the first out, because its memory is the likeliest
+/// to be warm.
 class BucketIndex {
  public:
   BucketIndex(BucketMap map, const DeviceLimits& limits);
 
-  /// What to ask of the upstream for a request: the bucket's capacity. Nothing if no bucket is large enough.
+  /// What to ask of the upstream for a request: the bucket's capacity. Nothing if no bucket is
+  /// large enough.
   [[nodiscard]] std::optional<std::size_t> capacity_for(std::size_t bytes) const noexcept;
 
-  /// An idle block for the request, taken out; null if there is none. `alignment` is a power of two, or 0.
+  /// An idle block for the request, taken out; null if there is none. `alignment` is a power of
+  /// two, or 0.
   CacheNode* take(std::size_t bytes, std::size_t alignment) noexcept;
 
-  /// The same among the odd blocks of the bucket below, which are larger than its capacity: an upstream that cannot give
-  /// a whole bucket may still have given what was requested.
+  /// The same among the odd blocks of the bucket below, which are larger than its capacity: an
+  /// upstream that cannot give a whole bucket may still have given what was requested.
   CacheNode* take_odd(std::size_t bytes, std::size_t alignment) noexcept;
 
   /// Prepares a new block, obtained for a request of `bytes`; false if the host has no memory.

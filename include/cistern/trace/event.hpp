@@ -1,6 +1,6 @@
-// The events of a recorded run: what happened to which block, when, on which thread and stream. Everything that
-// records, converts, inspects or replays allocations speaks in these terms; files and other programs' formats are
-// translated to and from them at the edge.
+// The events of a recorded run: what happened to which block, when, on which thread and stream.
+// Everything that records, converts, inspects or replays allocations speaks in these terms; files
+// and other programs' formats are translated to and from them at the edge.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,9 @@ enum class Operation : std::uint8_t {
   cycle = 4,     // a turn of the program's loop begins; id counts the turns
 };
 
-/// One event. `id` names a block and is never used again within a trace. `sequence` orders the events of all threads;
-/// it rises strictly through a trace but may have gaps. `time_ns` counts from an origin that the trace does not state.
+/// One event. `id` names a block and is never used again within a trace. `sequence` orders the
+/// events of all threads; it rises strictly through a trace but may have gaps. `time_ns` counts
+/// from an origin that the trace does not state.
 struct Event {
   std::uint64_t sequence = 0;
   std::uint64_t time_ns = 0;
@@ -44,9 +45,9 @@ struct InitialBlock {
 
 /// A whole recorded run, events in order of `sequence`.
 struct Trace {
-  std::string name;  // where it came from: a file name without its folder
-  std::string
-      source;  // the format it was read from: "cistern", "pytorch-snapshot", "rmm-csv", "chrome-trace"
+  std::string name;    // where it came from: a file name without its folder
+  std::string source;  // the format it was read from: "cistern", "pytorch-snapshot", "rmm-csv",
+                       // "chrome-trace"
   std::vector<InitialBlock> initial_blocks;
   std::vector<Event> events;
 };
