@@ -18,8 +18,6 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-using ::testing::Not;
 using ::testing::StartsWith;
 
 class Command : public CommandTest {};
@@ -154,7 +152,7 @@ TEST_F(Command, ShowsOneStage) {
 }
 
 TEST_F(Command, MeasuresOurStacksBesideOthers) {
-  const json document = run_to_json("bench pair growth --seconds 0.01");
+  const json document = run_to_json("bench pair growth --seconds 0.001");
   const json& results = document.at("results");
   ASSERT_FALSE(results.empty());
   std::size_t ours = 0;

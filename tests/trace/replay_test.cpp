@@ -347,7 +347,7 @@ TEST(ReplayCheck, CatchesBlocksThatAreNotAligned) {
               HasSubstr("aligned"));
 }
 
-/// Forgets every second free.
+/// Forgets every second free until it is gone itself.
 class Forgetful final : public Stage {
  public:
   explicit Forgetful(Ref<Resource> upstream, bool says_so)
@@ -357,7 +357,10 @@ class Forgetful final : public Stage {
     return upstream().try_allocate(request);
   }
   bool deallocate(const Block& block, Stream stream) noexcept override {
-    if (++frees_ % 2 == 0) return !says_so_;
+    if (++frees_ % 2 == 0) {
+      forgotten_.push_back(block);
+      return !says_so_;
+    }
     return upstream().deallocate(block, stream);
   }
   [[nodiscard]] Outstanding outstanding() const noexcept override {
@@ -365,8 +368,14 @@ class Forgetful final : public Stage {
   }
 
  private:
+  ~Forgetful() override {
+    for (const Block& block : forgotten_)
+      upstream().deallocate(block);
+  }
+
   bool says_so_;
   int frees_ = 0;
+  std::vector<Block> forgotten_;
 };
 
 std::string error_of_forgetful(bool says_so) {

@@ -24,7 +24,7 @@ inline void touch(std::byte* memory, std::size_t bytes) noexcept {
 
 /// One block at a time, all of one size.
 struct Pair {
-  static constexpr std::size_t pairs = 4096;
+  static constexpr std::size_t pairs = 256;
   std::size_t bytes = 0;
 
   template <class Subject>
