@@ -1,7 +1,8 @@
 #include "cistern/pool/cache.hpp"
 
-#include <cmath>
+#include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "cistern/core/size.hpp"
 
