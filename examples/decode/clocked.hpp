@@ -1,5 +1,6 @@
-// Measures the time that a program spends in its allocator: a stage put on top of a stack for one pass, never for the pass
-// that measures throughput. It is also what a program's own stage looks like. Not thread-safe.
+// Measures the time that a program spends in its allocator: a stage put on top of a stack for one
+// pass, never for the pass that measures throughput. It is also what a program's own stage looks
+// like. Not thread-safe.
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,5 @@
-// The forward pass with a history: reads tokens once, in order, and says what comes next. Not thread-safe.
+// The forward pass with a history: reads tokens once, in order, and says what comes next. Not
+// thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +17,8 @@ class Decoder {
   /// `memory` and `weights` are borrowed.
   Decoder(Resource& memory, const Config& config, const Weights& weights);
 
-  /// Reads tokens that follow those read before; returns what the last layer makes of each, a row a token.
+  /// Reads tokens that follow those read before; returns what the last layer makes of each, a row a
+  /// token.
   Tensor read(std::span<const Token> tokens);
 
   /// The logits of the token that follows each row of what `read` returned.

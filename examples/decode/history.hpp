@@ -1,5 +1,5 @@
-// The keys and values of the tokens read so far (the KV cache): a layer keeps one of each. Grows by a block of tokens at a
-// time into new memory, and copies, as simple runtimes do. Not thread-safe.
+// The keys and values of the tokens read so far (the KV cache): a layer keeps one of each. Grows by
+// a block of tokens at a time into new memory, and copies, as simple runtimes do. Not thread-safe.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,8 @@ class GrowingRows {
 
   [[nodiscard]] std::size_t rows() const noexcept { return used_; }
 
-  /// Adds the rows of `more`, which always have the same number of columns. O(rows added), and O(rows) when it grows.
+  /// Adds the rows of `more`, which always have the same number of columns. O(rows added), and
+  /// O(rows) when it grows.
   void append(Resource& memory, const Tensor& more) {
     if (used_ + more.rows() > storage_.rows()) grow(memory, used_ + more.rows(), more.columns());
     for (std::size_t i = 0; i < more.rows(); ++i) {

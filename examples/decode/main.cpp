@@ -1,8 +1,9 @@
-// decode: a small transformer that takes every buffer it computes with, about a thousand a token, from cistern. It decodes
-// the same tokens straight from the device and over each stack it is given, says what each cost, and fails unless all
-// computed the same to the bit.
+// decode: a small transformer that takes every buffer it computes with, about a thousand a token,
+// from cistern. It decodes the same tokens straight from the device and over each stack it is
+// given, says what each cost, and fails unless all computed the same to the bit.
 //
-// decode.trace.gz, which lies beside this file, is what `decode --tokens 12 --trace FILE` records, compressed.
+// decode.trace.gz, which lies beside this file, is what `decode --tokens 12 --trace FILE` records,
+// compressed.
 //
 // Exit status: 0 done, 1 the job failed (why is on standard error), 2 the arguments are wrong.
 #include <algorithm>

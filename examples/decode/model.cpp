@@ -1,5 +1,6 @@
-// The weights and the prompt are drawn with std::mt19937_64, whose output the standard specifies to the bit; the standard's
-// distributions are not so specified, so numbers are made from its words here.
+// The weights and the prompt are drawn with std::mt19937_64, whose output the standard specifies to
+// the bit; the standard's distributions are not so specified, so numbers are made from its words
+// here.
 #include "model.hpp"
 
 #include <cmath>

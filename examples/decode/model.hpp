@@ -1,5 +1,6 @@
-// What the model is: its shape, and its weights. A decoder as they are built today: RMSNorm before each half of a layer,
-// rotary positions, query heads that share heads of keys and values, a gated MLP.
+// What the model is: its shape, and its weights. A decoder as they are built today: RMSNorm before
+// each half of a layer, rotary positions, query heads that share heads of keys and values, a gated
+// MLP.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
-// The arithmetic, one operator at a time and none in place, as array frameworks run it: each takes what it returns, and the
-// scratch it needs, from `memory`. Every element of a result is written before it is read, and sums are taken in an order
-// that depends on shapes alone, so results are the same to the bit whatever the memory held and wherever it lies.
+// The arithmetic, one operator at a time and none in place, as array frameworks run it: each takes
+// what it returns, and the scratch it needs, from `memory`. Every element of a result is written
+// before it is read, and sums are taken in an order that depends on shapes alone, so results are
+// the same to the bit whatever the memory held and wherever it lies.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +22,8 @@ struct Rotation {
 /// The rows of `table` that `tokens` name.
 Tensor embed(Resource& memory, std::span<const Token> tokens, const Tensor& table);
 
-/// Each row of `x` times each row of `weight`. The result has a row for each of `x`, a column for each of `weight`.
+/// Each row of `x` times each row of `weight`. The result has a row for each of `x`, a column for
+/// each of `weight`.
 Tensor multiply(Resource& memory, const Tensor& x, const Tensor& weight);
 
 /// Each row divided by its root mean square, times `gain`. https://arxiv.org/abs/1910.07467
@@ -41,7 +43,8 @@ Tensor columns(Resource& memory, const Tensor& x, std::size_t rows, std::size_t 
 /// Writes `part` over the columns of `whole` from `first` on.
 void paste(const Tensor& part, Tensor& whole, std::size_t first);
 
-/// `x` with minus infinity where a row would look at a later position: beyond column `past` in row 0, and so on.
+/// `x` with minus infinity where a row would look at a later position: beyond column `past` in row
+/// 0, and so on.
 Tensor mask_future(Resource& memory, const Tensor& x, std::size_t past);
 
 Tensor scale(Resource& memory, const Tensor& x, float by);

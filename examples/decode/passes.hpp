@@ -1,5 +1,6 @@
-// The ways to run one job over one stack: for its throughput, for the time inside the allocator, for a trace, for a check.
-// Each opens the stack anew, so that it starts cold, and each computes the same tokens.
+// The ways to run one job over one stack: for its throughput, for the time inside the allocator,
+// for a trace, for a check. Each opens the stack anew, so that it starts cold, and each computes
+// the same tokens.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@
 
 namespace decode {
 
-/// What was computed, short enough to compare: the tokens, and a hash over the bits of each turn's logits.
+/// What was computed, short enough to compare: the tokens, and a hash over the bits of each turn's
+/// logits.
 struct Output {
   std::vector<Token> tokens;
   std::vector<std::uint64_t> fingerprints;
@@ -44,11 +46,12 @@ Throughput measure_throughput(const Job& job, const std::string& stack);
 /// A clock is read around every allocation and every free.
 AllocatorTime measure_allocator(const Job& job, const std::string& stack);
 
-/// Records everything the program asks of `stack` to `file`, each turn as one cycle. Throws std::runtime_error if the
-/// trace could not be written.
+/// Records everything the program asks of `stack` to `file`, each turn as one cycle. Throws
+/// std::runtime_error if the trace could not be written.
 Output record(const Job& job, const std::string& stack, const std::filesystem::path& file);
 
-/// Holds every logit of every turn against the reference, which recomputes them from the whole sequence.
+/// Holds every logit of every turn against the reference, which recomputes them from the whole
+/// sequence.
 Deviation check(const Job& job, const std::string& stack);
 
 }  // namespace decode

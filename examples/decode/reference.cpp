@@ -49,7 +49,8 @@ void turn(const Config& config, Vector& x, std::size_t position) {
   }
 }
 
-/// What one query head of the last of `keys` sees: the values weighted by the softmax of the scores.
+/// What one query head of the last of `keys` sees: the values weighted by the softmax of the
+/// scores.
 Vector look(const Config& config, const Vector& query, const Vectors& keys, const Vectors& values,
             std::size_t last, std::size_t head) {
   const std::size_t width = config.head_width();

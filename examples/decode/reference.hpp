@@ -1,5 +1,5 @@
-// The same model written as plainly as can be, to hold the forward pass against: in double, without a history, without
-// cistern, everything recomputed from the whole sequence of tokens.
+// The same model written as plainly as can be, to hold the forward pass against: in double, without
+// a history, without cistern, everything recomputed from the whole sequence of tokens.
 #pragma once
 
 #include <span>

@@ -10,7 +10,8 @@
 
 namespace decode {
 
-/// One stack's figures. The first of a report is the raw device's, which the others are compared with.
+/// One stack's figures. The first of a report is the raw device's, which the others are compared
+/// with.
 struct StackReport {
   std::string stack;
   double seconds = 0;  // of the turns, the median of the runs

@@ -1,5 +1,5 @@
-// One decoding from beginning to end: weights and prompt at the start, then a token a turn, always the likeliest. All its
-// memory is one resource's. Not thread-safe.
+// One decoding from beginning to end: weights and prompt at the start, then a token a turn, always
+// the likeliest. All its memory is one resource's. Not thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,8 @@ struct Turn {
 
 class Session {
  public:
-  /// Draws the weights and reads the prompt but for its last token, which the first turn reads. `memory` is borrowed.
+  /// Draws the weights and reads the prompt but for its last token, which the first turn reads.
+  /// `memory` is borrowed.
   Session(const Job& job, Resource& memory);
 
   /// Reads the last token and chooses the next.

@@ -1,6 +1,7 @@
-// The one owner of memory in this program: rows and columns of numbers over a cistern::Buffer. Weights, activations,
-// scratch and token ids are all of it, so that every byte the model computes with comes from a cistern resource. What it
-// holds is not initialised: memory is handed out as it was left. Movable, not copyable; not thread-safe.
+// The one owner of memory in this program: rows and columns of numbers over a cistern::Buffer.
+// Weights, activations, scratch and token ids are all of it, so that every byte the model computes
+// with comes from a cistern resource. What it holds is not initialised: memory is handed out as it
+// was left. Movable, not copyable; not thread-safe.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// Runs the decoder as its users do: it must compute the same over every stack, agree with its reference, and keep to what
-// it says of its exit statuses and its JSON.
+// Runs the decoder as its users do: it must compute the same over every stack, agree with its
+// reference, and keep to what it says of its exit statuses and its JSON.
 #include <algorithm>
 #include <array>
 #include <cstddef>

@@ -1,5 +1,5 @@
-// Feeds anything to the reader of the binary form, twice: as it is, and as records under true checksums, since a fuzzer
-// does not find those by chance.
+// Feeds anything to the reader of the binary form, twice: as it is, and as records under true
+// checksums, since a fuzzer does not find those by chance.
 #include <span>
 #include <string>
 
@@ -8,7 +8,8 @@
 
 namespace {
 
-/// A file whose records have the kinds, lengths and contents that `bytes` spell out, and all else right.
+/// A file whose records have the kinds, lengths and contents that `bytes` spell out, and all else
+/// right.
 std::string sealed(std::string_view bytes) {
   std::vector<std::byte> head;
   cistern::append_file_header(head);

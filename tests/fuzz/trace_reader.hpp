@@ -1,5 +1,5 @@
-// What the fuzz targets of the trace formats share. Whatever a reader makes of its input, it must either refuse it or
-// return a trace that is lawful and that our binary form holds without loss.
+// What the fuzz targets of the trace formats share. Whatever a reader makes of its input, it must
+// either refuse it or return a trace that is lawful and that our binary form holds without loss.
 #pragma once
 
 #include <cstddef>

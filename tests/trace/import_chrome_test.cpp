@@ -112,7 +112,8 @@ TEST(ImportChrome, NamesTheByteOfWhatIsWrong) {
       at + ": a [memory] event has no number under \"ts\"");
   EXPECT_EQ(error_of(prefix + memory("2", "16", "-9") + "]"),
             at + ": frees 9 bytes at address 0x10, where byte 1 allocates 8");
-  // What stands elsewhere in the file is no event, and what stands elsewhere in an event is not its argument.
+  // What stands elsewhere in the file is no event, and what stands elsewhere in an event is not its
+  // argument.
   EXPECT_THAT(error_of(R"({"other": [)" + good + "]}"), HasSubstr("holds no [memory] events"));
   EXPECT_THAT(error_of(R"([{"name": "[memory]", "ts": 1, "x": {"Bytes": 1, "Addr": 2}}])"),
               HasSubstr("\"Addr\""));

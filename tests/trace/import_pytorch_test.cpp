@@ -110,7 +110,8 @@ TEST(ImportPytorch, ReadsOlderSnapshots) {
   EXPECT_EQ(import(Pickle::file(Pickle::dictionary({{"segments", segments}}))).initial_blocks,
             expected);
 
-  // Without times, the place in the list stands for them; addresses of old blocks follow from their sizes.
+  // Without times, the place in the list stands for them; addresses of old blocks follow from their
+  // sizes.
   const std::string old_event = Pickle::dictionary({{"action", Pickle::text("free_completed")},
                                                     {"addr", Pickle::number((1 << 20) + 1024)},
                                                     {"size", Pickle::number(44)}});

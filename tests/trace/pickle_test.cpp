@@ -54,7 +54,8 @@ TEST(Pickle, ReadsIntegersOfAnyWidth) {
 }
 
 TEST(Pickle, ReadsContainers) {
-  // {"a": [1, (2, 3), (), (4,), (5, 6, 7), (8,)]}, with both ways to add items and every way to remember them.
+  // {"a": [1, (2, 3), (), (4,), (5, 6, 7), (8,)]}, with both ways to add items and every way to
+  // remember them.
   const std::string bytes = "\x80\x02}q" + std::string(1, '\0') + "X" + "\x01\0\0\0"s + "aq\x01]r" +
                             "\x02\0\0\0"s +
                             "K\x01"

@@ -158,7 +158,8 @@ TEST(ReadBinary, RefusesNonsenseUnderTrueChecksums) {
               HasSubstr("holds 2 bytes more than its items need"));
   EXPECT_THAT(error('E', "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
               HasSubstr("ends within an item"));
-  // A sequence of more than 64 bits, by its tenth byte or by an eleventh; the rest of the event is there.
+  // A sequence of more than 64 bits, by its tenth byte or by an eleventh; the rest of the event is
+  // there.
   for (const char* const sequence : {"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
                                      "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x81\x01"}) {
     EXPECT_THAT(error('E', "\x01\xf8" + std::string(sequence) + '\0'),

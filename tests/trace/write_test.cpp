@@ -102,7 +102,8 @@ TEST_F(WriteTrace, SaysWhatTheSystemSaid) {
   EXPECT_THAT(write_trace({}, file("")).error().text(), HasSubstr("is a directory"));
 }
 
-// A full disk, made by a bound on the size of files: the old file stays, and no half of the new one.
+// A full disk, made by a bound on the size of files: the old file stays, and no half of the new
+// one.
 TEST_F(WriteTrace, LeavesTheOldFileWhenItFails) {
   ASSERT_TRUE(write_trace(samples::small_trace(), file("a")));
   const std::string before = contents(file("a"));
