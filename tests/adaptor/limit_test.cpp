@@ -47,8 +47,11 @@ TEST(Limit, HugeRequestsDoNotOverflowIt) {
   const auto limit = make<Limit>(make<SimulatedDevice>(), 1_MiB);
   Ledger ledger(*limit);
   ASSERT_TRUE(ledger.allocate({.bytes = 1000}));
-  EXPECT_FALSE(limit->try_allocate({.bytes = unbounded}));
-  EXPECT_FALSE(limit->try_allocate({.bytes = unbounded - 500}));
+  for (const std::size_t bytes : {unbounded, unbounded - 500}) {
+    const Expected<Block> block = limit->try_allocate({.bytes = bytes});
+    ASSERT_FALSE(block);
+    EXPECT_EQ(block.error().code, Errc::over_limit);  // its own answer: the device is not asked
+  }
   ledger.expect_in_order();
   ledger.free_all();
   const auto open = make<Limit>(make<SimulatedDevice>(), unbounded);

@@ -1,16 +1,23 @@
 #include "cistern/adaptor/recorder.hpp"
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cistern/adaptor/limit.hpp"
+#include "cistern/core/buffer.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
+#include "cistern/stack/stack.hpp"
 #include "cistern/trace/read.hpp"
+#include "support/environment.hpp"
 #include "support/failing_new.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
@@ -165,6 +172,130 @@ TEST_F(RecorderTest, AFileThatCannotBeWrittenIsSaid) {
   EXPECT_FALSE(recorder->finish());
   EXPECT_EQ(reports.all().size(), 1U);
   testing::expect_all_accounted_for(*recorder);
+}
+
+Resource* stack_of_the_sink = nullptr;
+
+TEST_F(RecorderTest, ASinkOfReportsMayUseTheStackThatReports) {
+  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full";
+  const auto recorder = make<Recorder>(make<Cache>(make<SimulatedDevice>()), "/dev/full");
+  stack_of_the_sink = recorder.get();
+  const ReportSink former = set_report_sink(
+      [](std::string_view line) noexcept { const Buffer text(*stack_of_the_sink, line.size()); });
+  for (int i = 0; i < 2'000; ++i)  // more than a buffer holds
+    recorder->deallocate(recorder->allocate(1000));
+  EXPECT_FALSE(recorder->finish());
+  set_report_sink(former);
+  EXPECT_EQ(recorder->stats().allocations, 2'001U);
+  testing::expect_all_accounted_for(*recorder);
+}
+
+TEST_F(RecorderTest, AFreeUsesNoHeapOnceItsThreadHasRecordedSomething) {
+  const auto recorder = make<Recorder>(make<Cache>(make<SimulatedDevice>()), file_);
+  std::vector<Block> blocks;
+  for (int i = 0; i < 6'000; ++i)
+    blocks.push_back(recorder->allocate(1000));
+  const auto free_half = [&] {
+    recorder->deallocate(recorder->allocate(1000));
+    const testing::FailingNew failing(1);
+    for (int i = 0; i < 3'000; ++i) {
+      recorder->deallocate(blocks.back());
+      blocks.pop_back();
+    }
+    EXPECT_FALSE(testing::FailingNew::has_failed());
+  };
+  free_half();
+  std::thread(free_half).join();
+  EXPECT_TRUE(recorder->finish());
+  EXPECT_EQ(read().events.size(), 12'004U);
+}
+
+TEST_F(RecorderTest, ThreadsHaveNumbersOfTheirOwnThoughTheyFollowOneAnother) {
+  {
+    const auto recorder = make<Recorder>(make<SimulatedDevice>(), file_);
+    const auto record = [&] { recorder->deallocate(recorder->allocate(1000)); };
+    record();
+    std::thread(record).join();
+    std::thread(record).join();
+    record();
+  }
+  std::vector<std::uint32_t> threads;
+  for (const Event& event : read().events)
+    threads.push_back(event.thread);
+  EXPECT_EQ(threads, (std::vector<std::uint32_t>{0, 0, 1, 1, 2, 2, 0, 0}));
+}
+
+TEST_F(RecorderTest, WhatAThreadFreesAsItEndsIsRecorded) {
+  {
+    const auto recorder = make<Recorder>(make<SimulatedDevice>(), file_);
+    std::thread([&] {
+      thread_local Buffer last;  // destroyed after all that the thread made later
+      last = Buffer(*recorder, 1000);
+    }).join();
+    testing::expect_all_accounted_for(*recorder);
+  }
+  const std::vector<Event> events = read().events;
+  ASSERT_EQ(events.size(), 2U);
+  EXPECT_EQ(events[1].operation, Operation::free);
+  EXPECT_EQ(events[1].id, events[0].id);
+}
+
+TEST_F(RecorderTest, ManyRecordersOnOneThreadLeaveNoBuffersBehind) {
+  const auto record = [&] {
+    const auto recorder = make<Recorder>(make<SimulatedDevice>(), file_);
+    recorder->deallocate(recorder->allocate(1000));
+  };
+  record();
+  const std::ptrdiff_t before = testing::heap_blocks();
+  for (int i = 0; i < 100; ++i)
+    record();
+  EXPECT_LE(testing::heap_blocks(), before + 2);
+}
+
+TEST_F(RecorderTest, AfterAForkTheFileIsTheParents) {
+  {
+    Ref<Recorder> recorder = make<Recorder>(make<SimulatedDevice>(), file_);
+    const auto record = [&](std::size_t bytes) {
+      for (int i = 0; i < 1'500; ++i)
+        recorder->deallocate(recorder->allocate(bytes));
+    };
+    record(1000);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      record(7);
+      recorder = {};
+      _exit(0);
+    }
+    int status = -1;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+    record(2000);
+    EXPECT_TRUE(recorder->finish());
+  }
+  const std::vector<Event> events = read().events;
+  EXPECT_EQ(events.size(), 6'000U);
+  EXPECT_TRUE(std::all_of(events.begin(), events.end(),
+                          [](const Event& event) { return event.bytes >= 1000; }));
+}
+
+using RecorderDeathTest = RecorderTest;
+
+TEST_F(RecorderDeathTest, TheDefaultResourceLeavesAWholeFileAtExit) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  // The child starts this test anew, under another number: it keeps the name it inherits.
+  const char* inherited = std::getenv("CISTERN_STACK");  // NOLINT(concurrency-mt-unsafe)
+  const std::string text = inherited != nullptr
+                               ? std::string(inherited)
+                               : "trace(\"" + file_.string() + "\") > cache > host";
+  const testing::Environment environment("CISTERN_STACK", text.c_str());
+  const auto run = [] {
+    for (int i = 0; i < 100; ++i)
+      const Buffer buffer(default_resource(), 1000);
+    std::exit(0);  // NOLINT(concurrency-mt-unsafe)
+  };
+  EXPECT_EXIT(run(), ::testing::ExitedWithCode(0), "");
+  EXPECT_EQ(read().events.size(), 200U);
 }
 
 TEST_F(RecorderTest, WithoutMemoryToRecordWithNothingIsLost) {

@@ -17,6 +17,7 @@
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 #include "support/seed.hpp"
+#include "support/spy.hpp"
 
 namespace cistern {
 namespace {
@@ -88,6 +89,32 @@ TEST_P(CacheRace, AllocationsFreesElsewhereTrimsAndBounds) {
   for (std::size_t slot = 0; slot < exchange.size(); ++slot) {
     if (const std::optional<Block> block = exchange.swap(slot, {})) cache->deallocate(*block);
   }
+  testing::expect_all_accounted_for(*cache);
+}
+
+TEST(CacheRaceWithReturns, ARequestWaitsForMemoryThatIsOnItsWayBack) {
+  const auto limit = make<Limit>(make<SimulatedDevice>(), 4_MiB);
+  const auto spy = make<testing::Spy>(limit);
+  const Ref<Cache> cache = make<Cache>(spy, Cache::Options{.idle_ratio = Cache::no_ratio});
+  std::vector<Block> blocks;
+  for (int i = 0; i < 4; ++i)
+    blocks.push_back(cache->allocate(1_MiB));
+  for (const Block& block : blocks)
+    cache->deallocate(block);
+  std::atomic<bool> leaving{false};
+  spy->before_free = [&](const Block&) {
+    leaving = true;
+    while (limit->stats().failures == 0)  // until the request below was refused once
+      std::this_thread::yield();
+  };
+  std::thread trimming([&] { cache->trim(); });
+  while (!leaving)
+    std::this_thread::yield();
+  const Expected<Block> block = cache->try_allocate({.bytes = 2_MiB});
+  EXPECT_TRUE(block) << "nothing is live, and all of 4 MiB is on its way back";
+  trimming.join();
+  if (block) cache->deallocate(*block);
+  EXPECT_EQ(cache->stats().failures, 0U);
   testing::expect_all_accounted_for(*cache);
 }
 

@@ -179,6 +179,8 @@ TEST(Measure, PutsThePeakOfAStackOfPoolsBackOnce) {
     blocks.push_back(outer->allocate(1_MiB));
   for (const Block& block : blocks)
     outer->deallocate(block);
+  { const Measure scope(*outer); }
+  EXPECT_EQ(outer->stats().cached.peak, 4_MiB);  // idle now, in both pools
   outer->trim();
   const std::size_t peak = outer->stats().cached.peak;
   EXPECT_GE(peak, 4_MiB);

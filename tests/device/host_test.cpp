@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "cistern/core/buffer.hpp"
 #include "cistern/core/size.hpp"
@@ -88,6 +91,29 @@ TEST(Host, HugePagesAreAlignedAndUsable) {
     if (pages == HugePages::transparent) {
       EXPECT_TRUE(is_aligned(buffer.block(), 2_MiB, host->limits()));
     }
+  }
+}
+
+/// Bytes of the address space that this process has mapped.
+std::size_t mapped_bytes() {
+  std::size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST(Host, MapsWhatIsLiveAndNothingAround) {
+  if (!std::filesystem::exists("/proc/self/statm")) GTEST_SKIP() << "there is no /proc";
+  constexpr std::size_t noise = 64_MiB;  // the program's own heap moves too
+  for (const std::size_t alignment : {std::size_t{0}, 1_GiB}) {
+    const auto host = make<HostDevice>();
+    const std::size_t before = mapped_bytes();
+    std::vector<Block> blocks;
+    for (int i = 0; i < 8; ++i)
+      blocks.push_back(host->allocate({.bytes = 256_MiB, .alignment = alignment}));
+    EXPECT_NEAR(static_cast<double>(mapped_bytes()), static_cast<double>(before + 2_GiB), noise);
+    for (const Block& block : blocks)
+      host->deallocate(block);
+    EXPECT_NEAR(static_cast<double>(mapped_bytes()), static_cast<double>(before), noise);
   }
 }
 

@@ -69,6 +69,21 @@ TEST(Simulated, CountsWhatCallsWouldHaveCost) {
   EXPECT_EQ(device->free_calls(), 1U);
 }
 
+TEST(Simulated, TimeBeyondMeasureStandsStill) {
+  const auto device = make<SimulatedDevice>(Options{.ns_per_byte = 1e300});
+  device->deallocate(device->allocate(1000));
+  EXPECT_EQ(device->virtual_time(), SimulatedDevice::Duration::max());
+}
+
+TEST(Simulated, FailsOnceItsAddressesHaveRunOut) {
+  const auto device = make<SimulatedDevice>(Options{.capacity = std::size_t{1} << 62});
+  device->deallocate(device->allocate(std::size_t{1} << 61));
+  const Expected<Block> block = device->try_allocate({.bytes = std::size_t{1} << 61});
+  ASSERT_FALSE(block);
+  EXPECT_EQ(block.error().code, Errc::device_failed);
+  testing::expect_all_accounted_for(*device);
+}
+
 std::string pattern_of_failures(const Options& options, int calls = 12) {
   const auto device = make<SimulatedDevice>(options);
   std::string pattern;
@@ -127,6 +142,7 @@ TEST(Simulated, RefusesNonsense) {
   EXPECT_THROW(make<SimulatedDevice>(Options{.granularity = 0}), std::invalid_argument);
   EXPECT_THROW(make<SimulatedDevice>(Options{.granularity = 3}), std::invalid_argument);
   EXPECT_THROW(make<SimulatedDevice>(Options{.alignment = 48}), std::invalid_argument);
+  EXPECT_THROW(make<SimulatedDevice>(Options{.alignment = 2_GiB}), std::invalid_argument);
   EXPECT_THROW(make<SimulatedDevice>(Options{.allocate_latency = -1ns}), std::invalid_argument);
   EXPECT_THROW(make<SimulatedDevice>(Options{.ns_per_byte = -1}), std::invalid_argument);
   EXPECT_THROW(make<SimulatedDevice>(Options{.fail_probability = 1.5}), std::invalid_argument);

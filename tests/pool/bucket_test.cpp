@@ -4,6 +4,7 @@
 #include "cistern/core/size.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
+#include "support/failing_new.hpp"
 #include "support/ledger.hpp"
 #include "support/seed.hpp"
 
@@ -57,6 +58,21 @@ TEST(BucketMap, ATableIsRoundedToTheGranularity) {
   EXPECT_EQ(capacity_for(map, 513), 1024U);
   EXPECT_EQ(capacity_for(map, 1025), 3072U);
   EXPECT_EQ(capacity_for(map, 3073), 4096U);
+}
+
+TEST(BucketMap, CapacitiesRise) {
+  for (const Table& table : {Table{{100, 200}}, Table{{100, 600, 700, 1024}}}) {
+    const BucketMap map(table, 512);
+    for (std::size_t bucket = 1; bucket < map.size(); ++bucket)
+      EXPECT_LT(map.capacity(bucket - 1), map.capacity(bucket));
+  }
+}
+
+TEST(BucketMap, AGranularityThatLeavesNoRoomForBucketsIsRefused) {
+  const std::size_t granularity = std::size_t{1} << 60;
+  EXPECT_THROW(BucketMap(Geometric{64}, granularity), std::invalid_argument);
+  EXPECT_THROW(BucketMap(Geometric{16}, granularity), std::invalid_argument);
+  EXPECT_EQ(capacity_for(BucketMap(Geometric{8}, granularity), granularity + 1), 2 * granularity);
 }
 
 TEST(BucketMap, TheBucketIsAlwaysTheSmallestThatIsLargeEnough) {
@@ -122,6 +138,55 @@ TEST(BestFit, LeavesABlockThatIsTooLargeForTheRequest) {
   testing::expect_all_accounted_for(*cache);
 }
 
+TEST(BestFit, WithoutSlackServesExactSizesOnly) {
+  const Ref<Cache> cache = best_fit({.slack = 1, .slack_bytes = 0});
+  const Block larger = cache->allocate(1_MiB);
+  const Block block = cache->allocate(1_MiB - 64);
+  cache->deallocate(larger);
+  cache->deallocate(block);
+  const Block same = cache->allocate(1_MiB - 100);  // rounded, exactly
+  EXPECT_EQ(same.memory, block.memory);
+  const Block other = cache->allocate(1_MiB - 64);
+  EXPECT_NE(other.memory, larger.memory);
+  cache->deallocate(same);
+  cache->deallocate(other);
+}
+
+TEST(BestFit, HoldingMoreAtOnceThanEverBeforeUsesNoHeapWhereAllAreHits) {
+  const Ref<Cache> cache = best_fit({});
+  std::vector<Block> blocks(100);
+  for (std::size_t i = 1; i <= blocks.size(); ++i)
+    cache->deallocate(cache->allocate(i * 20'000));  // one at a time
+  const testing::FailingNew failing(1);
+  for (std::size_t i = 1; i <= blocks.size(); ++i)
+    blocks[i - 1] = cache->allocate(i * 20'000);
+  EXPECT_FALSE(testing::FailingNew::has_failed());
+  EXPECT_EQ(cache->stats().hits, 100U);
+  for (const Block& block : blocks)
+    cache->deallocate(block);
+}
+
+TEST(IdleIndex, LooksAtThirtyTwoBlocksForOneThatIsAligned) {
+  for (const BucketPolicy& policy : {BucketPolicy(Geometric{}), BucketPolicy(Fit{})}) {
+    for (const std::size_t others : {31U, 32U}) {
+      const Ref<Cache> cache =
+          make<Cache>(make<SimulatedDevice>(),
+                      Cache::Options{.buckets = policy, .idle_ratio = Cache::no_ratio});
+      std::vector<Block> blocks = {cache->allocate({.bytes = 64_KiB, .alignment = 64_KiB})};
+      const Block gap = cache->allocate(512);  // so that none of the next is aligned
+      for (std::size_t i = 0; i < others; ++i)
+        blocks.push_back(cache->allocate(64_KiB));
+      // Buckets are searched from the newest, a fit from the oldest.
+      if (std::holds_alternative<Fit>(policy)) std::swap(blocks.front(), blocks.back());
+      for (const Block& block : blocks)
+        cache->deallocate(block);
+      cache->deallocate(cache->allocate({.bytes = 64_KiB, .alignment = 64_KiB}));
+      EXPECT_EQ(cache->stats().hits, others < 32 ? 1U : 0U);
+      cache->deallocate(gap);
+    }
+  }
+}
+
 TEST(Buckets, AreLastInFirstOut) {
   const Ref<Cache> cache =
       make<Cache>(make<SimulatedDevice>(), Cache::Options{.idle_ratio = Cache::no_ratio});
@@ -132,6 +197,20 @@ TEST(Buckets, AreLastInFirstOut) {
   const Block first = cache->allocate(1_MiB);
   EXPECT_EQ(first.memory, b.memory);
   cache->deallocate(first);
+}
+
+TEST(Buckets, WhereBothBoundsAreMetOneEvictionMayDoForBoth) {
+  const Ref<Cache> cache = make<Cache>(
+      make<SimulatedDevice>(),
+      Cache::Options{.max_bytes = 2_MiB, .per_bucket = 1, .idle_ratio = Cache::no_ratio});
+  const Block elsewhere = cache->allocate(1_MiB);
+  const Block peer = cache->allocate(896_KiB);
+  const Block block = cache->allocate(896_KiB);
+  cache->deallocate(elsewhere);  // the least recently used
+  cache->deallocate(peer);
+  cache->deallocate(block);  // takes the place of its peer, and that is room enough
+  EXPECT_EQ(cache->stats().device_frees, 1U);
+  EXPECT_EQ(cache->stats().cached.current, 1_MiB + 896_KiB);
 }
 
 TEST(Buckets, OfABoundedNumberEvictTheirOldest) {

@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include "cistern/adaptor/limit.hpp"
 #include "cistern/core/size.hpp"
 #include "support/caches.hpp"
+#include "support/failing_new.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 
@@ -137,6 +139,29 @@ TEST_P(CacheTest, AlignmentAskedForIsGivenOnAMissAndOnAHit) {
     ASSERT_FALSE(block) << wrong;  // however many blocks of that size lie idle
     EXPECT_EQ(block.error().code, Errc::bad_alignment);
   }
+}
+
+TEST_P(CacheTest, AHitAndAFreeUseNoHeap) {
+  const Ref<Resource> stack = make<Limit>(make_unbounded_cache(), 1_GiB);
+  std::vector<Block> blocks(50);
+  const auto turn = [&] {
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      const Expected<Block> block = stack->try_allocate({.bytes = (i + 1) * 20'000});
+      ASSERT_TRUE(block);
+      blocks[i] = *block;
+    }
+    for (const Block& block : blocks)
+      stack->deallocate(block);
+  };
+  turn();
+  const std::uint64_t misses = stack->stats().misses;
+  {
+    const testing::FailingNew failing(1);
+    for (int i = 0; i < 20; ++i)
+      turn();
+    EXPECT_FALSE(testing::FailingNew::has_failed());
+  }
+  EXPECT_EQ(stack->stats().misses, misses);
 }
 
 TEST_P(CacheTest, FreeingTwiceOrElsewhereIsRefusedAndChangesNoFigure) {

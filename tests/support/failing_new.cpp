@@ -8,6 +8,7 @@ namespace {
 
 thread_local int uses_left = -1;  // negative: never fails
 thread_local bool failed = false;
+thread_local std::ptrdiff_t blocks = 0;
 
 void* take(std::size_t bytes, std::size_t alignment) noexcept {
   if (uses_left == 0) {
@@ -16,7 +17,14 @@ void* take(std::size_t bytes, std::size_t alignment) noexcept {
   }
   if (uses_left > 0) --uses_left;
   const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  return std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
+  void* memory = std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
+  if (memory != nullptr) ++blocks;
+  return memory;
+}
+
+void give_back(void* memory) noexcept {
+  if (memory != nullptr) --blocks;
+  std::free(memory);
 }
 
 void* take_or_throw(std::size_t bytes, std::size_t alignment) {
@@ -42,6 +50,10 @@ bool FailingNew::has_failed() {
   return failed;
 }
 
+std::ptrdiff_t heap_blocks() {
+  return blocks;
+}
+
 }  // namespace cistern::testing
 
 // The replaceable functions of the standard, all of those that the programs under test use.
@@ -64,32 +76,32 @@ void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
   return take(bytes, usual);
 }
 void operator delete(void* memory) noexcept {
-  std::free(memory);
+  give_back(memory);
 }
 void operator delete[](void* memory) noexcept {
-  std::free(memory);
+  give_back(memory);
 }
 void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
+  give_back(memory);
 }
 void operator delete[](void* memory, std::size_t) noexcept {
-  std::free(memory);
+  give_back(memory);
 }
 void operator delete(void* memory, std::align_val_t) noexcept {
-  std::free(memory);
+  give_back(memory);
 }
 void operator delete[](void* memory, std::align_val_t) noexcept {
-  std::free(memory);
+  give_back(memory);
 }
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
-  std::free(memory);
+  give_back(memory);
 }
 void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
-  std::free(memory);
+  give_back(memory);
 }
 void operator delete(void* memory, const std::nothrow_t&) noexcept {
-  std::free(memory);
+  give_back(memory);
 }
 void operator delete[](void* memory, const std::nothrow_t&) noexcept {
-  std::free(memory);
+  give_back(memory);
 }

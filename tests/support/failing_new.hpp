@@ -2,6 +2,8 @@
 // records.
 #pragma once
 
+#include <cstddef>
+
 namespace cistern::testing {
 
 /// While it lives, the n-th use of operator new on this thread (from 1) and all after it fail.
@@ -17,5 +19,8 @@ class FailingNew {
   /// True once a use has failed.
   [[nodiscard]] static bool has_failed();
 };
+
+/// How many blocks of the heap this thread has taken with operator new, less those it gave back.
+[[nodiscard]] std::ptrdiff_t heap_blocks();
 
 }  // namespace cistern::testing
