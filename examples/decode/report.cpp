@@ -10,9 +10,9 @@ namespace decode {
 namespace {
 
 constexpr const char* note =
-    "\nThe allocator's time is from a pass of its own with a clock around every allocation and "
-    "free, the\nclock's own cost taken off; no clock is read within the runs that tokens/s is "
-    "of.\n";
+    "\nof device: allocations a token that reached it; alloc us: time in the allocator, a\n"
+    "token, from a pass of its own with a clock around every allocation and free, the\n"
+    "clock's cost taken off; live, reserved: peaks.\n";
 
 /// A stack's figures as they are printed: by the token, and beside the raw device's.
 struct Figures {
@@ -51,18 +51,19 @@ std::string as_table(const Report& report) {
   std::string text;
   const auto out = std::back_inserter(text);
   fmt::format_to(out,
-                 "{:.1f} million parameters, {} tokens after a prompt of {}, median of {} {}\n\n",
+                 "{:.1f} million parameters, {} tokens after a prompt of {}, median of {} {}.\n"
+                 "{:.0f} buffers a token.\n\n",
                  static_cast<double>(report.parameters) * 1e-6, report.job.tokens,
-                 report.job.prompt_length, report.runs, report.runs == 1 ? "run" : "runs in turn");
+                 report.job.prompt_length, report.runs, report.runs == 1 ? "run" : "runs in turn",
+                 figures(report, report.stacks.front()).allocations_per_token);
 
-  constexpr const char* columns = "{:>9} {:>8} {:>14} {:>14} {:>19} {:>9} {:>10} {:>14}   {}\n";
-  fmt::format_to(out, columns, "tokens/s", "vs raw", "buffers/token", "device's/token",
-                 "allocator us/token", "hit rate", "peak live", "peak reserved", "stack");
+  constexpr const char* columns = "{:>8} {:>7} {:>9} {:>8} {:>7} {:>9} {:>9}  {}\n";
+  fmt::format_to(out, columns, "tokens/s", "vs raw", "of device", "alloc us", "hits", "live",
+                 "reserved", "stack");
   for (const StackReport& stack : report.stacks) {
     const Figures shown = figures(report, stack);
     fmt::format_to(out, columns, fmt::format("{:.1f}", shown.tokens_per_second),
                    fmt::format("{:.3f}x", shown.speedup),
-                   fmt::format("{:.1f}", shown.allocations_per_token),
                    fmt::format("{:.2f}", shown.device_allocations_per_token),
                    fmt::format("{:.1f}", shown.allocator_us_per_token),
                    fmt::format("{:.2f}%", 100 * stack.turns.hit_rate()),

@@ -20,10 +20,14 @@ tl::expected<T, StackError> at_the_edge(std::string_view text, language::Result<
   });
 }
 
-language::Result<Ref<Resource>> open_resource(std::string_view text, const Bindings& bindings) {
+language::Result<language::Chain> read(std::string_view text, const Bindings& bindings) {
   language::Result<language::StackSyntax> stages = language::parse(text);
   if (!stages) return problem_of(stages);
-  language::Result<language::Chain> chain = language::bind(*stages, bindings);
+  return language::bind(*stages, bindings);
+}
+
+language::Result<Ref<Resource>> open_resource(std::string_view text, const Bindings& bindings) {
+  language::Result<language::Chain> chain = read(text, bindings);
   if (!chain) return problem_of(chain);
   return language::build(*chain);
 }
@@ -53,6 +57,10 @@ Stack open(std::string_view text, const Bindings& bindings) {
   tl::expected<Stack, StackError> stack = try_open(text, bindings);
   if (!stack) throw StackError(std::move(stack.error()));
   return std::move(*stack);
+}
+
+tl::expected<void, StackError> check(std::string_view text, const Bindings& bindings) {
+  return at_the_edge(text, read(text, bindings)).map([](const language::Chain&) {});
 }
 
 tl::expected<std::string, StackError> expand(std::string_view text) {

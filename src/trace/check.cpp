@@ -4,10 +4,11 @@
 #include <limits>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
 #include <fmt/format.h>
+
+#include "trace/untrusted_hash.hpp"
 
 namespace cistern {
 namespace {
@@ -93,7 +94,7 @@ class Laws {
     live_bytes_ = 0;
   }
 
-  std::unordered_map<std::uint64_t, Block> blocks_;
+  detail::UntrustedMap<Block> blocks_;
   std::optional<std::uint64_t> last_sequence_;
   std::uint64_t resets_ = 0;
   std::uint64_t live_bytes_ = 0;

@@ -1,10 +1,6 @@
 #include "cistern/trace/error.hpp"
 
-#include <utility>
-
 #include <fmt/format.h>
-
-#include "trace/fail.hpp"
 
 namespace cistern {
 
@@ -25,32 +21,4 @@ std::string TraceError::text() const {
   return prefix + message;
 }
 
-namespace detail {
-
-Failure fail(std::string message) {
-  return Failure(TraceError{"", TraceError::Unit::file, 0, std::move(message)});
-}
-
-Failure fail_at_byte(std::uint64_t position, std::string message) {
-  return Failure(TraceError{"", TraceError::Unit::byte, position, std::move(message)});
-}
-
-Failure fail_at_line(std::uint64_t position, std::string message) {
-  return Failure(TraceError{"", TraceError::Unit::line, position, std::move(message)});
-}
-
-std::string quoted(std::string_view text) {
-  constexpr std::size_t shown_at_most = 40;
-  std::string result = "\"";
-  for (const char character : text.substr(0, shown_at_most)) {
-    if (character >= ' ' && character <= '~') {
-      result += character;
-    } else {
-      result += fmt::format("\\x{:02x}", static_cast<unsigned char>(character));
-    }
-  }
-  return result + (text.size() > shown_at_most ? "...\"" : "\"");
-}
-
-}  // namespace detail
 }  // namespace cistern

@@ -272,13 +272,13 @@ Status keep_one_device(std::vector<MemoryEvent>& events, const ReadOptions& opti
   std::map<Device, std::size_t> counts;
   for (const MemoryEvent& event : events)
     ++counts[event.device];
-  std::string list;
+  std::vector<std::string> names;
   std::vector<Device> candidates;
   for (const auto& [device, count] : counts) {
-    list += fmt::format("{}device {} of type {} ({} events)", list.empty() ? "" : ", ", device.id,
-                        device.type, count);
+    names.push_back(fmt::format("device {} of type {} ({} events)", device.id, device.type, count));
     if (!options.device || *options.device == device.id) candidates.push_back(device);
   }
+  const std::string list = first_of(names);
   if (counts.empty())
     return fail("holds no [memory] events: torch.profiler records them with profile_memory=True");
   if (candidates.empty())

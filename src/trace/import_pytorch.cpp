@@ -4,9 +4,9 @@
 // it. Blocks live before the first event are those that are freed though no event allocated them,
 // and those that are active in the end though no event names them.
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <optional>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -16,6 +16,7 @@
 #include "trace/pickle.hpp"
 #include "trace/readers.hpp"
 #include "trace/trace_builder.hpp"
+#include "trace/untrusted_hash.hpp"
 
 namespace cistern::detail {
 namespace {
@@ -178,11 +179,12 @@ class PytorchImporter {
     for (const Segment& segment : segments_)
       ++devices[segment.device].segments;
 
-    std::string list;
+    std::vector<std::string> names;
     for (const auto& [device, found] : devices) {
-      list += fmt::format("{}device {} ({} events, {} segments)", list.empty() ? "" : ", ", device,
-                          found.events, found.segments);
+      names.push_back(
+          fmt::format("device {} ({} events, {} segments)", device, found.events, found.segments));
     }
+    const std::string list = first_of(names);
     if (options_.device) {
       device_ = static_cast<std::uint64_t>(*options_.device);
       if (*options_.device >= 0 && devices.contains(device_)) return {};
@@ -232,8 +234,14 @@ class PytorchImporter {
     const auto time_us = fields_.number_or(event, "time_us", 0);
     if (!time_us) return tl::unexpected(time_us.error());
 
-    const bool timed = fields_.find(event, "time_us") != nullptr;
-    const TraceBuilder::Context context{index, timed ? *time_us * 1000 : index, *stream, 0};
+    const Value* const time = fields_.find(event, "time_us");
+    const bool is_timed = time != nullptr && time->kind != Kind::none;
+    if (*time_us > std::numeric_limits<std::uint64_t>::max() / 1000) {
+      return fail_at_byte(
+          event.position,
+          fmt::format("field 'time_us' is {}, too large for nanoseconds", *time_us));
+    }
+    const TraceBuilder::Context context{index, is_timed ? *time_us * 1000 : index, *stream, 0};
     if (*action == "alloc") return allocate(event, *address, *bytes, context);
     return free(event, *address, *bytes, context, *action == "free_completed");
   }
@@ -369,9 +377,9 @@ class PytorchImporter {
   std::vector<const Container*> traces_;
   std::uint64_t device_ = 0;
   TraceBuilder builder_;
-  std::unordered_set<std::uint64_t>
-      pending_;  // addresses whose free was requested and has not completed
-  std::unordered_set<std::uint64_t> active_;  // addresses of blocks that are active in the end
+  // Addresses whose free was requested and has not completed.
+  UntrustedSet pending_;
+  UntrustedSet active_;  // addresses of blocks that are active in the end
 };
 
 }  // namespace

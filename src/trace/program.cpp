@@ -1,8 +1,10 @@
 #include "trace/program.hpp"
 
+#include <algorithm>
 #include <bit>
-#include <unordered_map>
 #include <utility>
+
+#include "trace/untrusted_hash.hpp"
 
 namespace cistern::detail {
 namespace {
@@ -25,7 +27,6 @@ class Compiler {
     for (const Event& event : trace.events)
       add(event);
     free_all(program_.after);
-    program_.slots = live_.size();
     return std::move(program_);
   }
 
@@ -80,17 +81,20 @@ class Compiler {
   }
 
   void free_all(std::vector<Step>& out) {
-    if (slots_.empty()) return;
     for (std::uint32_t slot = 0; slot < live_.size(); ++slot) {
       if (live_[slot].taken) free(slot, live_[slot].stream, out);
     }
+    // All are idle: forgotten, so that the next reset visits only those taken since.
+    program_.slots = std::max(program_.slots, live_.size());
+    live_.clear();
+    idle_slots_.clear();
   }
 
   Program program_;
-  std::unordered_map<std::uint64_t, std::uint32_t> slots_;  // of the live blocks, by id
-  std::vector<Live> live_;                                  // by slot
-  std::vector<std::uint32_t>
-      idle_slots_;  // the last freed is taken first: it is still in the CPU's cache
+  UntrustedMap<std::uint32_t> slots_;  // of the live blocks, by id
+  std::vector<Live> live_;             // by slot
+  // The last freed is taken first: it is still in the CPU's cache.
+  std::vector<std::uint32_t> idle_slots_;
 };
 
 }  // namespace

@@ -24,7 +24,7 @@ struct Step {
 
   [[nodiscard]] Request request() const noexcept {
     return {.bytes = bytes,
-            .alignment = (std::size_t{1} << alignment_bits) >> 1U,
+            .alignment = alignment_bits == 0 ? 0 : std::size_t{1} << (alignment_bits - 1U),
             .stream = {.handle = nullptr, .id = stream}};
   }
 };

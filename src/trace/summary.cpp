@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
-#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "trace/period.hpp"
+#include "trace/untrusted_hash.hpp"
 
 namespace cistern {
 namespace {
@@ -127,7 +127,7 @@ class Summariser {
   }
 
   TraceSummary summary_;
-  std::unordered_map<std::uint64_t, Live> live_;
+  detail::UntrustedMap<Live> live_;
   std::unordered_set<std::uint32_t> threads_;
   std::vector<std::uint64_t> allocated_sizes_;
   std::uint64_t live_bytes_ = 0;

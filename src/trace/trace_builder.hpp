@@ -5,10 +5,10 @@
 #pragma once
 
 #include <cstdint>
-#include <unordered_map>
 #include <utility>
 
 #include "cistern/trace/event.hpp"
+#include "trace/untrusted_hash.hpp"
 
 namespace cistern::detail {
 
@@ -20,7 +20,7 @@ class Numbering {
   }
 
  private:
-  std::unordered_map<std::uint64_t, std::uint64_t> numbers_;
+  UntrustedMap<std::uint64_t> numbers_;
 };
 
 class TraceBuilder {
@@ -90,7 +90,7 @@ class TraceBuilder {
     trace_.events.push_back(event);
   }
 
-  std::unordered_map<std::uint64_t, Block> blocks_;
+  UntrustedMap<Block> blocks_;
   Numbering streams_;
   Numbering threads_;
   Trace trace_;

@@ -11,6 +11,7 @@
 #include "cistern/trace/check.hpp"
 #include "cistern/trace/encode.hpp"
 #include "cistern/trace/summary.hpp"
+#include "trace/program.hpp"
 #include "trace/readers.hpp"
 
 namespace cistern::fuzz {
@@ -35,6 +36,8 @@ inline void try_reader(Reader reader, std::string_view bytes) {
   }
   require(check_trace(*trace).has_value());
   require(summarise(*trace).events == trace->events.size());
+  for (const detail::Step& step : detail::compile(*trace).steps)
+    require(step.kind == detail::Step::Kind::free || step.request().bytes == step.bytes);
 
   std::vector<std::byte> binary;
   append_file_header(binary);

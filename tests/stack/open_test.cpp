@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "cistern/adaptor/limit.hpp"
 #include "cistern/adaptor/recorder.hpp"
@@ -217,6 +218,18 @@ TEST(Open, NothingIsMadeBeforeTheWholeTextIsRight) {
   EXPECT_NE(problem_of("limit(1GX) > trace(\"" + file.string() + "\") > host"), "opened");
   EXPECT_NE(problem_of("trace(\"" + file.string() + "\") > cache"), "opened");
   EXPECT_FALSE(std::filesystem::exists(file));
+}
+
+TEST(Check, FindsWhatOpenWouldAndMakesNothing) {
+  const std::filesystem::path file = std::filesystem::temp_directory_path() /
+                                     ("cistern-check-" + std::to_string(getpid()) + ".trace");
+  EXPECT_TRUE(check("trace(\"" + file.string() + "\") > cache > host"));
+  EXPECT_FALSE(std::filesystem::exists(file));
+  const auto wrong = check("cash > host");
+  ASSERT_FALSE(wrong);
+  EXPECT_STREQ(wrong.error().what(), try_open("cash > host").error().what());
+  EXPECT_TRUE(check("cache > mine", {{"mine", make<HostDevice>()}}));
+  EXPECT_FALSE(check("cache > mine"));
 }
 
 TEST(Open, WhatAStageThrowsPasses) {

@@ -115,7 +115,7 @@ TEST_F(Command, TellsWhatATraceHolds) {
   const Outcome outcome = run_command("info " + file("small.trace"));
   EXPECT_EQ(outcome.status, 0);
   EXPECT_THAT(outcome.output,
-              HasSubstr("4 events, 2 allocations, peak live 4.39 KiB; 1 block of "));
+              HasSubstr("4 events, 2 allocations, peak live 4.39 KiB\n1 block of "));
 }
 
 TEST_F(Command, ListsTheDevices) {

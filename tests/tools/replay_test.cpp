@@ -1,5 +1,6 @@
 // `cistern replay` as scripts see it: the keys of its JSON, its exit statuses, and the recorded
 // traces' known figures.
+#include <filesystem>
 #include <set>
 #include <string>
 
@@ -84,6 +85,17 @@ TEST_F(ReplayCommand, RefusesAWrongStackAndShowsWhere) {
   EXPECT_EQ(outcome.output, "");
   EXPECT_THAT(outcome.errors, StartsWith("cistern: "));
   EXPECT_THAT(outcome.errors, HasSubstr("\n  limit(1GiB) > cash > host\n                ^~~~\n"));
+}
+
+TEST_F(ReplayCommand, AStackThatRecordsIsNotOpenedBeforeTheTraceIsRead) {
+  const std::string trace = small_trace();
+  const json document =
+      run_to_json("replay " + trace + " --stack 'trace(\"" + trace + "\") > host'");
+  EXPECT_EQ(document.at("trace").at("events"), 4);
+  const Outcome missing =
+      run_command("replay " + file("none") + " --stack 'trace(\"" + file("made") + "\") > host'");
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_FALSE(std::filesystem::exists(file("made")));
 }
 
 TEST_F(ReplayCommand, SaysIfThereIsNoTrace) {

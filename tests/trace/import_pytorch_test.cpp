@@ -174,6 +174,23 @@ TEST(ImportPytorch, RefusesContradictionsAndNamesTheirEvent) {
   EXPECT_EQ(error({alloc, requested, completed, alloc, requested, completed}), "");
 }
 
+TEST(ImportPytorch, ATimeIsNeitherWrappedNorMissedWhereItIsNone) {
+  EXPECT_THAT(error_of(snapshot({}, {{event("alloc", 64, 8, std::uint64_t{1} << 63)}})),
+              HasSubstr("field 'time_us' is 9223372036854775808, too large for nanoseconds"));
+  std::string untimed = event("alloc", 64, 8, 1);
+  const std::string timed = Pickle::text("time_us") + Pickle::number(1);
+  untimed.replace(untimed.find(timed), timed.size(), Pickle::text("time_us") + "N");
+  const Trace trace = import(snapshot({}, {{event("snapshot", 0, 0, 1), untimed}}));
+  ASSERT_EQ(trace.events.size(), 1U);
+  EXPECT_EQ(trace.events[0].time_ns, 1U);  // its place in the list
+}
+
+TEST(ImportPytorch, ListsAFewOfManyDevices) {
+  std::vector<std::vector<std::string>> traces(1000, {event("alloc", 64, 8, 1)});
+  const std::string error = error_of(snapshot({}, traces));
+  EXPECT_THAT(error, HasSubstr("device 7 (1 events, 0 segments) and 992 more"));
+}
+
 TEST(ImportPytorch, RefusesAFinalStateThatTheEventsContradict) {
   const auto error = [](const std::vector<std::string>& blocks,
                         const std::vector<std::string>& events) {

@@ -212,6 +212,23 @@ TEST(Replay, AsksForTheAlignmentAndOnTheStream) {
   EXPECT_EQ(seen.frees[1].id, 0U);
 }
 
+TEST(Replay, AsksForTheLargestAlignmentAndNotForNone) {
+  const Script script = Script().allocate(1, 64, std::uint64_t{1} << 63);
+  EXPECT_EQ(replay(script.trace(), opener(bare)).failed, 1U);
+}
+
+TEST(Replay, IsLinearInTheResets) {
+  // Were every reset to look at all the slots there ever were, this would take minutes.
+  Script script;
+  std::uint64_t id = 0;
+  for (int i = 0; i < 200'000; ++i)
+    script.allocate(++id, 64);
+  script.reset();
+  for (int i = 0; i < 200'000; ++i)
+    script.allocate(++id, 64).reset();
+  EXPECT_EQ(replay(script.trace(), opener(bare)).allocations, 400'000U);
+}
+
 TEST(Replay, MeasuresTimes) {
   Script script;
   for (std::uint64_t id = 1; id <= 1000; ++id)

@@ -35,7 +35,7 @@ std::string headline_text(const LoadedTrace& loaded) {
                   counted(summary.events, "event"), counted(summary.allocations, "allocation"),
                   in_units(summary.peak_live_bytes));
   if (summary.initial_blocks > 0) {
-    text += fmt::format("; {} of {} live at the start", counted(summary.initial_blocks, "block"),
+    text += fmt::format("\n{} of {} live at the start", counted(summary.initial_blocks, "block"),
                         in_units(summary.initial_bytes));
   }
   return text + '\n';

@@ -3,6 +3,9 @@
 // Exit status: 0 done, 1 the job failed, 2 the arguments are wrong.
 #include <cstdio>
 #include <exception>
+#include <iostream>
+#include <optional>
+#include <string>
 
 #include <fmt/format.h>
 
@@ -20,6 +23,17 @@ Status complain(Status status, const char* what) {
   return status;
 }
 
+/// What is wrong where no subcommand was understood.
+std::optional<std::string> no_subcommand(const CLI::App& app, int count, char** words) {
+  if (!app.get_subcommands().empty()) return std::nullopt;
+  std::string there_are;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    there_are += (there_are.empty() ? "" : ", ") + command->get_name();
+  }
+  return count < 2 ? fmt::format("a subcommand is required: {}", there_are)
+                   : fmt::format("there is no subcommand '{}' (there are {})", words[1], there_are);
+}
+
 Status parse(int count, char** words, Job& job) {
   CLI::App app("Memory pools for devices: replays allocation traces and compares stacks.",
                "cistern");
@@ -33,6 +47,9 @@ Status parse(int count, char** words, Job& job) {
     app.parse(count, words);
   } catch (const CLI::Success& help) {
     app.exit(help);
+  } catch (const CLI::RequiredError& error) {
+    return complain(wrong_arguments,
+                    no_subcommand(app, count, words).value_or(error.what()).c_str());
   } catch (const CLI::ParseError& error) {
     return complain(wrong_arguments, error.what());
   }
@@ -50,7 +67,9 @@ Status run(const Job& job) {
     return complain(failed, error.what());
   }
   // What is buffered may still meet a full disk.
-  return std::fflush(stdout) == 0 ? done : complain(failed, "cannot write to standard output");
+  std::cout.flush();
+  const bool is_written = std::cout.good() && std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  return is_written ? done : complain(failed, "cannot write to standard output");
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // `cistern replay`: what a recorded trace would have cost on each of some stacks.
 #include "cistern/trace/replay.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -68,7 +69,7 @@ std::string as_table(const std::vector<Run>& runs) {
   bool any_failed = false;
   bool any_device_time = false;
   for (const Run& run : runs) {
-    any_failed |= run.result.failed > 0;
+    any_failed |= run.result.failed + run.result.initial_failed > 0;
     any_device_time |= run.result.device_time_ns.value_or(0) > 0;
   }
   std::vector<std::string> header{"stack", "reserved", "used", "hits", "device",
@@ -92,7 +93,7 @@ std::string as_table(const std::vector<Run>& runs) {
       row.push_back(result.device_time_ns ? as_time(static_cast<double>(*result.device_time_ns))
                                           : "");
     }
-    if (any_failed) row.push_back(with_commas(result.failed));
+    if (any_failed) row.push_back(with_commas(result.failed + result.initial_failed));
     table.add(std::move(row));
   }
   return table.text(columns());
@@ -101,17 +102,26 @@ std::string as_table(const std::vector<Run>& runs) {
 void print_report(const LoadedTrace& loaded, const std::vector<Run>& runs) {
   fmt::print("{}\n{}\n", headline_text(loaded), as_table(runs));
   fmt::print(
-      "reserved: the most the stack held; used: peak live as a part of it; device: allocations "
-      "that\n"
-      "reached it. Times are of one allocation or free; {} of the mean are the replay's own.\n",
+      "reserved: the most the stack held; used: peak live as a part of it; device:\n"
+      "allocations that reached it. Times are of one allocation or free; {} of the\n"
+      "mean are the replay's own.\n",
       as_time(runs.front().result.replay_overhead_ns));
+  const bool any_failed = std::any_of(runs.begin(), runs.end(), [](const Run& run) {
+    return run.result.failed + run.result.initial_failed > 0;
+  });
+  if (any_failed) {
+    fmt::print(
+        "failed: requests that were refused, their frees skipped; the rest is of the others.\n");
+  }
 }
 
 void run(const Arguments& arguments) {
-  for (const std::string& stack : arguments.stacks)
-    static_cast<void>(open(stack));  // throws if the text is wrong
+  for (const std::string& stack : arguments.stacks) {
+    if (const auto checked = check(stack); !checked) throw StackError(checked.error());
+  }
   const LoadedTrace loaded = load(arguments.trace, arguments.device);
 
+  std::string broken;  // what is wrong with a stack, if something is
   std::vector<Run> runs;
   for (const std::string& stack : arguments.stacks) {
     Progress progress(
@@ -123,6 +133,9 @@ void run(const Arguments& arguments) {
                         loaded.trace, [&] { return open(stack); }, options)});
   }
 
+  for (const Run& run : runs) {
+    if (!run.result.error.empty()) broken = fmt::format("{}: {}", run.stack, run.result.error);
+  }
   if (arguments.json) {
     Json document{{"trace", headline(loaded)}, {"runs", Json::array()}};
     for (const Run& run : runs)
@@ -130,11 +143,10 @@ void run(const Arguments& arguments) {
     print_json(document);
   } else {
     print_report(loaded, runs);
+    if (arguments.check && broken.empty())
+      fmt::print("Checked: no live blocks overlap, are too small or misaligned.\n");
   }
-  for (const Run& run : runs) {
-    if (!run.result.error.empty())
-      throw JobFailed(fmt::format("{}: {}", run.stack, run.result.error));
-  }
+  if (!broken.empty()) throw JobFailed(broken);
 }
 
 }  // namespace

@@ -84,6 +84,11 @@ class Stack {
 [[nodiscard]] tl::expected<Stack, StackError> try_open(std::string_view text,
                                                        const Bindings& bindings = {});
 
+/// Says whether a text names a stack, without making any stage of it. What only its device knows,
+/// such as how much memory a percentage is of, is looked at when it is opened.
+[[nodiscard]] tl::expected<void, StackError> check(std::string_view text,
+                                                   const Bindings& bindings = {});
+
 /// The text with every recipe replaced by the stages it stands for now: environment variables that
 /// it names are read. The other stages are not looked at.
 [[nodiscard]] tl::expected<std::string, StackError> expand(std::string_view text);

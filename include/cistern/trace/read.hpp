@@ -24,8 +24,9 @@ struct ReadOptions {
   /// the CPU -1.
   std::optional<int> device = std::nullopt;
 
-  /// The most bytes a file may have, before and after decompression, and that what is read from it
-  /// may take in memory. A small compressed file can otherwise grow without bound.
+  /// The most bytes a file may have, before and after decompression, since a small compressed file
+  /// can otherwise grow without bound. What is read from a pickle or from our binary form may take
+  /// as many bytes of memory; from the other formats, a small multiple.
   std::uint64_t max_bytes = std::uint64_t{4} << 30;
 };
 
