@@ -42,6 +42,26 @@ std::size_t AddressMap::size() const noexcept {
   return blocks;
 }
 
+std::string AddressMap::validate() const {
+  for (const Shard& shard : shards_) {
+    const std::lock_guard lock(shard.mutex);
+    if (std::string law = shard.table.validate(); !law.empty()) return law;
+  }
+  return {};
+}
+
+std::string AddressMap::Table::validate() const {
+  std::size_t taken = 0;
+  for (std::size_t slot = 0; slot < capacity(); ++slot) {
+    if (slots_[slot].memory == nullptr) continue;
+    ++taken;
+    if (find(slots_[slot].memory) != slot) return "address map: a search finds every block";
+  }
+  if (taken != size_) return "address map: its size is the number of its blocks";
+  if (capacity() > 0 && taken == capacity()) return "address map: there is an empty slot";
+  return {};
+}
+
 /// Where the search for an address begins. The highest bits of the mixture chose the shard.
 std::size_t AddressMap::Table::home(const void* address) const noexcept {
   return static_cast<std::size_t>((mix(address) << shard_bits) >> (64 - bits_));

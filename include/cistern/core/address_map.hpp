@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "cistern/core/block.hpp"
@@ -49,6 +50,9 @@ class AddressMap {
   /// Blocks in the map, exact at rest.
   [[nodiscard]] std::size_t size() const noexcept;
 
+  /// The law of the map that does not hold; empty if all hold. For tests: O(capacity).
+  [[nodiscard]] std::string validate() const;
+
  private:
   /// A hash table with linear probing. It is not the standard one, because that allocates for each
   /// block, and with a pool of nodes does not survive the host's running out of memory.
@@ -57,6 +61,7 @@ class AddressMap {
     [[nodiscard]] bool insert(const Block& block) noexcept;
     [[nodiscard]] std::optional<Block> take(const void* address) noexcept;
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] std::string validate() const;
 
     template <class Visit>
     void each(Visit& visit) const {
