@@ -180,6 +180,7 @@ class PytorchImporter {
       ++devices[segment.device].segments;
 
     std::vector<std::string> names;
+    names.reserve(devices.size());
     for (const auto& [device, found] : devices) {
       names.push_back(
           fmt::format("device {} ({} events, {} segments)", device, found.events, found.segments));
