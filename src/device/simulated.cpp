@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "cistern/core/size.hpp"
+#include "core/splitmix.hpp"
 
 namespace cistern {
 namespace {
@@ -25,14 +26,10 @@ DeviceLimits simulated_limits(const SimulatedDevice::Options& options) {
           .host_addressable = false};
 }
 
-/// The splitmix64 generator (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
-/// 2014), as a number in [0, 1).
+/// The splitmix64 generator, as a number in [0, 1).
 double draw(std::uint64_t& state) noexcept {
-  std::uint64_t z = (state += 0x9e3779b97f4a7c15U);
-  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
-  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
-  z ^= z >> 31U;
-  return static_cast<double>(z >> 11U) * 0x1p-53;
+  state += 0x9e3779b97f4a7c15U;
+  return static_cast<double>(splitmix_finish(state) >> 11U) * 0x1p-53;
 }
 
 }  // namespace

@@ -9,16 +9,13 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "core/splitmix.hpp"
+
 namespace cistern::detail {
 
 struct UntrustedHash {
   std::size_t operator()(std::uint64_t key) const noexcept {
-    // The finaliser of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
-    // Generators, 2014).
-    std::uint64_t z = key ^ salt();
-    z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
-    return static_cast<std::size_t>(z ^ (z >> 31U));
+    return static_cast<std::size_t>(splitmix_finish(key ^ salt()));
   }
 
  private:

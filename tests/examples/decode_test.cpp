@@ -1,44 +1,25 @@
 // Runs the decoder as its users do: it must compute the same over every stack, agree with its
 // reference, and keep to what it says of its exit statuses and its JSON.
 #include <algorithm>
-#include <array>
 #include <cstddef>
-#include <cstdio>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <sys/wait.h>
 
 #include "cistern/trace/read.hpp"
+#include "support/shell.hpp"
 
 namespace cistern {
 namespace {
 
 using Json = nlohmann::json;
 
-struct Outcome {
-  int status = -1;
-  std::string output;
-};
+using testing::Outcome;
 
-/// Runs a line of shell; what it prints on standard output comes back.
-Outcome run(const std::string& line) {
-  Outcome outcome;
-  std::FILE* pipe = ::popen(line.c_str(), "r");
-  if (pipe == nullptr) return outcome;
-  std::array<char, 4096> piece{};
-  while (const std::size_t read = std::fread(piece.data(), 1, piece.size(), pipe)) {
-    outcome.output.append(piece.data(), read);
-  }
-  const int status = ::pclose(pipe);
-  if (WIFEXITED(status)) outcome.status = WEXITSTATUS(status);
-  return outcome;
-}
-
-class DecodeProgram : public testing::Test {
+class DecodeProgram : public ::testing::Test {
  protected:
   void SetUp() override {
 #ifdef CISTERN_COMMAND
@@ -49,7 +30,7 @@ class DecodeProgram : public testing::Test {
 
   [[nodiscard]] Outcome decode(const std::string& arguments,
                                const std::string& environment = "") const {
-    return run(environment + " '" + program_.string() + "' " + arguments);
+    return testing::run_shell(environment + " '" + program_.string() + "' " + arguments);
   }
 
   [[nodiscard]] Json decode_to_json(const std::string& arguments,
@@ -109,7 +90,7 @@ TEST_F(DecodeProgram, DependsOnItsSeed) {
 }
 
 TEST_F(DecodeProgram, RecordsATraceWithACycleForEachToken) {
-  const auto file = std::filesystem::path(testing::TempDir()) / "decode_test.trace";
+  const auto file = std::filesystem::path(::testing::TempDir()) / "decode_test.trace";
   const Json document = decode_to_json("--trace '" + file.string() + "'");
   EXPECT_EQ(document["trace"], file.string());
   const auto trace = read_trace(file);

@@ -1,13 +1,8 @@
 #include "tools/command.hpp"
 
-#include <array>
-#include <cstddef>
-#include <cstdio>
 #include <fstream>
 #include <random>
 #include <sstream>
-
-#include <sys/wait.h>
 
 #include "cistern/trace/event.hpp"
 #include "cistern/trace/write.hpp"
@@ -38,18 +33,9 @@ std::filesystem::path fresh_path() {
 }  // namespace
 
 Outcome run_command(const std::string& arguments) {
-  Outcome outcome;
   const std::filesystem::path errors = fresh_path();
-  const std::string line =
-      "'" + std::string(command) + "' " + arguments + " 2>'" + errors.string() + "'";
-  std::FILE* pipe = ::popen(line.c_str(), "r");
-  if (pipe == nullptr) return outcome;
-  std::array<char, 4096> piece{};
-  while (const std::size_t read = std::fread(piece.data(), 1, piece.size(), pipe)) {
-    outcome.output.append(piece.data(), read);
-  }
-  const int status = ::pclose(pipe);
-  if (WIFEXITED(status)) outcome.status = WEXITSTATUS(status);
+  Outcome outcome =
+      run_shell("'" + std::string(command) + "' " + arguments + " 2>'" + errors.string() + "'");
   outcome.errors = contents(errors);
   std::filesystem::remove(errors);
   return outcome;

@@ -7,13 +7,9 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-namespace cistern::testing {
+#include "support/shell.hpp"
 
-struct Outcome {
-  int status = -1;
-  std::string output;
-  std::string errors;
-};
+namespace cistern::testing {
 
 /// `cistern` with `arguments`, a piece of a line of shell.
 Outcome run_command(const std::string& arguments);

@@ -50,8 +50,7 @@ void add_import(CLI::App& app, Job& job) {
   command->add_flag("--text", arguments->text,
                     "Write one event a line instead of the compact form");
   command->add_flag("--gzip", arguments->gzip, "Compress; a name that ends in .gz implies it");
-  command->add_option("--device", arguments->device,
-                      "Which device's events, if the file holds those of several");
+  add_device_option(*command, arguments->device);
   command->footer("Example:\n  cistern import snapshot.pickle run.trace.gz");
   command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });
 }

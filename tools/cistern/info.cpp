@@ -185,8 +185,7 @@ void add_info(CLI::App& app, Job& job) {
       app.add_subcommand("info", "Show what a trace holds: sizes, lifetimes, streams, cycles");
   command->add_option("TRACE", arguments->trace, "A trace of any known format; - is standard input")
       ->required();
-  command->add_option("--device", arguments->device,
-                      "Which device's events, if the file holds those of several");
+  add_device_option(*command, arguments->device);
   command->add_flag("--json", arguments->json, "Print one JSON document");
   command->footer("Example:\n  cistern info snapshot.pickle.gz");
   command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });

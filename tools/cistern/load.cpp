@@ -9,6 +9,11 @@
 
 namespace cistern::command {
 
+void add_device_option(CLI::App& command, std::optional<int>& device) {
+  command.add_option("--device", device,
+                     "Which device's events, if the file holds those of several");
+}
+
 LoadedTrace load(const std::string& file, std::optional<int> device) {
   auto trace = read_trace(file, {.device = device});
   if (!trace) throw JobFailed(trace.error().text());

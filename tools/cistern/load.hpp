@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 
+#include <CLI/CLI.hpp>
+
 #include "cistern/trace/event.hpp"
 #include "cistern/trace/summary.hpp"
 #include "output.hpp"
@@ -14,6 +16,9 @@ struct LoadedTrace {
   Trace trace;
   TraceSummary summary;
 };
+
+/// `--device`, as every subcommand that reads a trace has it.
+void add_device_option(CLI::App& command, std::optional<int>& device);
 
 /// Throws JobFailed if there is no readable trace in `file`. `device` is one of those that the file
 /// may hold.

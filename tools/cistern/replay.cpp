@@ -161,8 +161,7 @@ void add_replay(CLI::App& app, Job& job) {
       ->type_name("STACK")
       ->allow_extra_args(false)
       ->capture_default_str();
-  command->add_option("--device", arguments->device,
-                      "Which device's events, if the file holds those of several");
+  add_device_option(*command, arguments->device);
   command->add_flag("--check", arguments->check,
                     "Hold every block against the laws: size, alignment, no overlap");
   command->add_flag("--json", arguments->json, "Print one JSON document");
