@@ -3,6 +3,13 @@
 #include "cistern/core/size.hpp"
 
 namespace cistern {
+namespace {
+
+Error invalid(const Block& block) noexcept {
+  return {.code = Errc::invalid_block, .stage = "limit", .requested = block.bytes};
+}
+
+}  // namespace
 
 Limit::Limit(Ref<Resource> upstream, std::size_t max_bytes)
     : Stage(std::move(upstream)), max_bytes_(max_bytes) {}
@@ -16,14 +23,18 @@ bool Limit::charge(std::size_t bytes) noexcept {
   return true;
 }
 
+Error Limit::over_limit(std::size_t bytes) const noexcept {
+  return {.code = Errc::over_limit,
+          .stage = "limit",
+          .requested = bytes,
+          .available = saturating_subtract(max_bytes(), charged())};
+}
+
 Expected<Block> Limit::try_allocate(Request request) noexcept {
   if (request.bytes == 0) return Block{};
   if (!charge(request.bytes)) {
     count_failure();
-    return tl::unexpected(Error{.code = Errc::over_limit,
-                                .stage = "limit",
-                                .requested = request.bytes,
-                                .available = saturating_subtract(max_bytes(), charged())});
+    return tl::unexpected(over_limit(request.bytes));
   }
   Expected<Block> block = upstream().try_allocate(request);
   if (block) block = hand_out(*block);
@@ -81,12 +92,30 @@ bool Limit::deallocate(const Block& block, Stream stream) noexcept {
   return true;
 }
 
+Expected<Block> Limit::try_grow(const Block& block, std::size_t bytes) noexcept {
+  if (block.empty()) return Stage::try_grow(block, bytes);
+  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  auto* node = static_cast<LimitNode*>(block.node);
+  const Block below = node->upstream;
+  const std::size_t more = saturating_subtract(bytes, below.requested);
+  if (!charge(more)) return tl::unexpected(over_limit(more));
+  const Expected<Block> grown = upstream().try_grow(below, bytes);
+  if (!grown) {
+    charged_.fetch_sub(more, std::memory_order_relaxed);
+    return grown;
+  }
+  const std::lock_guard lock(mutex_);
+  node->upstream = *grown;
+  stats_.count_growth(more, grown->bytes - below.bytes);
+  Block handle = *grown;
+  handle.node = node;
+  handle.generation = node->renew_life();
+  return handle;
+}
+
 Expected<void> Limit::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
-  if (!block.node->names(block, this)) {
-    return tl::unexpected(
-        Error{.code = Errc::invalid_block, .stage = "limit", .requested = block.bytes});
-  }
+  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
   return upstream().also_used_on(static_cast<LimitNode*>(block.node)->upstream, stream);
 }
 

@@ -28,6 +28,10 @@ class LiveCounters {
     requested_.fall(block.requested);
     granted_.fall(block.bytes);
   }
+  void grew(const Block& before, const Block& after) noexcept {
+    requested_.rise(after.requested - before.requested);
+    granted_.rise(after.bytes - before.bytes);
+  }
   void failed() noexcept { failures_.fetch_add(1, std::memory_order_relaxed); }
   void refused() noexcept { refused_.fetch_add(1, std::memory_order_relaxed); }
 

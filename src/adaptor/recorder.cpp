@@ -33,8 +33,28 @@ struct RecorderNode : Node {
   std::atomic<std::size_t> granted{
       0};  // as in `upstream`, for whoever looks on from another thread
   std::uint64_t id = 0;
+  std::size_t alignment = 0;  // as requested
+  std::uint64_t stream = 0;   // likewise
   RecorderNode* next_free = nullptr;
 };
+
+Event birth_of(const RecorderNode& node) noexcept {
+  return {.bytes = node.upstream.requested,
+          .alignment = node.alignment,
+          .stream = node.stream,
+          .operation = Operation::allocate};
+}
+
+Event death_of(const RecorderNode& node, std::uint64_t stream) noexcept {
+  return {.id = node.id,
+          .bytes = node.upstream.requested,
+          .stream = stream,
+          .operation = Operation::free};
+}
+
+Error invalid(const Block& block) noexcept {
+  return {.code = Errc::invalid_block, .stage = "trace", .requested = block.bytes};
+}
 
 /// What one thread needs to record without asking anyone: its events and a few nodes. Owned by the
 /// recorder and by the thread, whichever lives longer; used by the thread, and once by the recorder
@@ -369,10 +389,9 @@ Expected<Block> Recorder::try_allocate(Request request) noexcept {
   }
   node->upstream = *below;
   node->granted.store(below->bytes, std::memory_order_relaxed);
-  node->id = impl_->record(buffer, {.bytes = request.bytes,
-                                    .alignment = request.alignment,
-                                    .stream = request.stream.id,
-                                    .operation = Operation::allocate});
+  node->alignment = request.alignment;
+  node->stream = request.stream.id;
+  node->id = impl_->record(buffer, birth_of(*node));
   Block block = *below;
   block.node = node;
   block.generation = node->begin_life();
@@ -389,12 +408,8 @@ bool Recorder::deallocate(const Block& block, Stream stream) noexcept {
   auto* node = static_cast<RecorderNode*>(block.node);
   const Block below = node->upstream;
   ThreadBuffer* buffer = impl_->buffer();
-  if (node->id != 0) {  // before the memory can be granted again
-    impl_->record(buffer, {.id = node->id,
-                           .bytes = below.requested,
-                           .stream = stream.id,
-                           .operation = Operation::free});
-  }
+  if (node->id != 0)
+    impl_->record(buffer, death_of(*node, stream.id));  // before the memory can be granted again
   node->end_life();
   impl_->live.freed(block);
   impl_->put_node(buffer, node);
@@ -403,12 +418,28 @@ bool Recorder::deallocate(const Block& block, Stream stream) noexcept {
   return true;
 }
 
+// Freed before it is allocated anew: the two were never live together.
+Expected<Block> Recorder::try_grow(const Block& block, std::size_t bytes) noexcept {
+  if (block.empty()) return Stage::try_grow(block, bytes);
+  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  auto* node = static_cast<RecorderNode*>(block.node);
+  const Expected<Block> grown = upstream().try_grow(node->upstream, bytes);
+  if (!grown) return grown;
+  impl_->live.grew(node->upstream, *grown);
+  ThreadBuffer* buffer = impl_->buffer();
+  if (node->id != 0) impl_->record(buffer, death_of(*node, node->stream));
+  node->upstream = *grown;
+  node->granted.store(grown->bytes, std::memory_order_relaxed);
+  node->id = impl_->record(buffer, birth_of(*node));
+  Block handle = *grown;
+  handle.node = node;
+  handle.generation = node->renew_life();
+  return handle;
+}
+
 Expected<void> Recorder::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
-  if (!block.node->names(block, this)) {
-    return tl::unexpected(
-        Error{.code = Errc::invalid_block, .stage = "trace", .requested = block.bytes});
-  }
+  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
   return upstream().also_used_on(static_cast<RecorderNode*>(block.node)->upstream, stream);
 }
 

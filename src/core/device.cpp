@@ -39,6 +39,8 @@ Expected<Block> Device::try_allocate(Request request) noexcept {
       node->piece = *piece;
       node->requested = request.bytes;
       stats_.count_grant(request.bytes, piece->bytes);
+      stats_.reserved.rise(piece->bytes);
+      ++stats_.device_allocations;
       pin();
       return Block{.memory = piece->memory,
                    .bytes = piece->bytes,
@@ -58,24 +60,82 @@ bool Device::deallocate(const Block& block, Stream stream) noexcept {
   Piece piece;
   {
     const std::lock_guard lock(mutex_);
-    if (!block.node->names(block, this)) {
-      ++stats_.refused_frees;
-    } else {
+    if (is_live(block)) {
       auto* node = static_cast<DeviceNode*>(block.node);
-      if (node->piece.memory == block.memory && node->piece.bytes == block.bytes) {
-        piece = node->piece;
-        stats_.count_free(node->requested, piece.bytes);
-        node->end_life();
-        nodes_.put(node);
-      } else {
-        ++stats_.refused_frees;
-      }
+      piece = node->piece;
+      stats_.count_free(node->requested, piece.bytes);
+      stats_.reserved.fall(piece.bytes);
+      ++stats_.device_frees;
+      node->end_life();
+      nodes_.put(node);
+    } else {
+      ++stats_.refused_frees;
     }
   }
   if (piece.bytes == 0) return refuse_free(limits_.kind, block);
   give_back(piece, stream);
   unpin();
   return true;
+}
+
+// By its record and by what the handle says of it. Under the lock.
+bool Device::is_live(const Block& block) const noexcept {
+  if (!block.node->names(block, this)) return false;
+  const Piece& piece = static_cast<const DeviceNode*>(block.node)->piece;
+  return piece.memory == block.memory && piece.bytes == block.bytes;
+}
+
+Expected<Device::Piece> Device::extend(const Piece& /*piece*/, std::size_t bytes) noexcept {
+  return tl::unexpected(fail(Errc::cannot_grow, bytes));
+}
+
+Expected<Device::Piece> Device::extend_checked(const Piece& piece, std::size_t bytes) noexcept {
+  if (bytes <= piece.bytes) return piece;
+  const std::optional<std::size_t> whole = round_up(bytes, limits_.granularity);
+  if (!whole || *whole > limits_.max_allocation) {
+    return tl::unexpected(fail(Errc::too_large, bytes, limits_.max_allocation));
+  }
+  return extend(piece, *whole);
+}
+
+Expected<Block> Device::try_grow(const Block& block, std::size_t bytes) noexcept {
+  if (block.empty()) return tl::unexpected(fail(Errc::cannot_grow, bytes));
+  Piece before;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!is_live(block)) return tl::unexpected(fail(Errc::invalid_block, block.bytes));
+    before = static_cast<DeviceNode*>(block.node)->piece;
+  }
+  const Expected<Piece> after = extend_checked(before, bytes);
+  if (!after) return tl::unexpected(after.error());
+  const std::lock_guard lock(mutex_);
+  auto* node = static_cast<DeviceNode*>(block.node);
+  const std::size_t requested = std::max(bytes, node->requested);
+  const std::size_t more = after->bytes - before.bytes;
+  stats_.count_growth(requested - node->requested, more);
+  stats_.reserved.rise(more);
+  if (more > 0) ++stats_.device_allocations;
+  node->piece = *after;
+  node->requested = requested;
+  Block grown = block;
+  grown.bytes = after->bytes;
+  grown.requested = requested;
+  grown.generation = node->renew_life();
+  return grown;
+}
+
+void Device::count_mapped(std::size_t bytes) noexcept {
+  const std::lock_guard lock(mutex_);
+  mapped_ += bytes;
+  stats_.reserved.rise(bytes);
+  ++stats_.device_allocations;
+}
+
+void Device::count_unmapped(std::size_t bytes) noexcept {
+  const std::lock_guard lock(mutex_);
+  mapped_ -= bytes;
+  stats_.reserved.fall(bytes);
+  ++stats_.device_frees;
 }
 
 Expected<void> Device::also_used_on(const Block& block, Stream /*stream*/) noexcept {
@@ -87,18 +147,14 @@ Expected<void> Device::also_used_on(const Block& block, Stream /*stream*/) noexc
 Stats Device::stats() const noexcept {
   const std::lock_guard lock(mutex_);
   Stats stats = stats_;
-  stats.reserved = stats.live_granted;
   stats.misses = stats.allocations;
-  stats.device_allocations = stats.allocations;
-  stats.device_frees = stats.frees;
   return stats;
 }
 
 void Device::reset_peaks(const Stats& floor) noexcept {
   const std::lock_guard lock(mutex_);
-  stats_.live_blocks.reset_peak(floor.live_blocks.peak);
-  stats_.live_requested.reset_peak(floor.live_requested.peak);
-  stats_.live_granted.reset_peak(floor.reserved.peak);
+  stats_.reset_live_peaks(floor);
+  stats_.reserved.reset_peak(floor.reserved.peak);
 }
 
 Outstanding Device::outstanding() const noexcept {
@@ -116,7 +172,10 @@ std::string Device::validate() const {
     bytes += piece.bytes;
   if (now.live_blocks.current != pieces.size())
     return "device: live_blocks is the number of live nodes";
-  if (now.reserved.current != bytes) return "device: reserved is the sum of the live nodes' bytes";
+  if (now.live_granted.current != bytes)
+    return "device: live_granted is the sum of the live nodes' bytes";
+  if (now.reserved.current != bytes + mapped_bytes())
+    return "device: reserved is what is live and the pages that are mapped";
   if (now.allocations - now.frees != pieces.size())
     return "device: allocations less frees are live";
   if (limits_.memory_is_address) {

@@ -32,6 +32,8 @@ const char* name(Errc code) noexcept {
       return "the alignment is not a power of two that the device can give";
     case Errc::invalid_block:
       return "not a live block of this resource";
+    case Errc::cannot_grow:
+      return "the block cannot be made larger where it lies";
     case Errc::device_failed:
       return "the device failed";
   }

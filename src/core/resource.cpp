@@ -6,6 +6,11 @@
 
 namespace cistern {
 
+Expected<Block> Resource::try_grow(const Block& /*block*/, std::size_t bytes) noexcept {
+  return tl::unexpected(
+      Error{.code = Errc::cannot_grow, .stage = device().limits().kind, .requested = bytes});
+}
+
 std::size_t Resource::trim(std::size_t keep_bytes) noexcept {
   const std::size_t before = stats().reserved.current;
   trim_to(keep_bytes);

@@ -57,26 +57,41 @@ bool SimulatedDevice::fails_on_demand(std::size_t bytes) noexcept {
          saturating_add(used_, bytes) > options_.fail_beyond;
 }
 
-Expected<Device::Piece> SimulatedDevice::obtain(std::size_t bytes, std::size_t alignment,
-                                                Stream /*stream*/) noexcept {
-  const std::lock_guard lock(mutex_);
+// One call for so many bytes more.
+Expected<void> SimulatedDevice::take(std::size_t bytes) noexcept {
   ++allocation_calls_;
   virtual_ns_ += static_cast<double>(options_.allocate_latency.count());
   const std::size_t available = saturating_subtract(options_.capacity, used_);
   if (fails_on_demand(bytes) || bytes > available) {
     return tl::unexpected(fail(Errc::out_of_memory, bytes, available));
   }
-  const std::uintptr_t address = (next_address_ + alignment - 1) & ~(alignment - 1);
-  if (address > last_address || bytes > last_address - address) {
-    return tl::unexpected(
-        fail(Errc::device_failed, bytes));  // addresses are never used again, and have run out
-  }
-  next_address_ = address + bytes;
   used_ += bytes;
   virtual_ns_ += options_.ns_per_byte * static_cast<double>(bytes);
-  return Piece{.memory = reinterpret_cast<void*>(address),
+  return {};
+}
+
+Expected<Device::Piece> SimulatedDevice::obtain(std::size_t bytes, std::size_t alignment,
+                                                Stream /*stream*/) noexcept {
+  const std::lock_guard lock(mutex_);
+  const std::uintptr_t address = (next_address_ + alignment - 1) & ~(alignment - 1);
+  const std::size_t window = options_.extensible ? options_.capacity : bytes;
+  if (Expected<void> taken = take(bytes); !taken) return tl::unexpected(taken.error());
+  if (address > last_address || window > last_address - address) {
+    used_ -= bytes;  // addresses are never used again, and have run out
+    return tl::unexpected(fail(Errc::device_failed, bytes));
+  }
+  next_address_ = address + window;
+  return Piece{.memory = reinterpret_cast<void*>(address),  // NOLINT(performance-no-int-to-ptr)
                .bytes = bytes,
-               .alignment = alignment};  // NOLINT(performance-no-int-to-ptr)
+               .alignment = alignment};
+}
+
+Expected<Device::Piece> SimulatedDevice::extend(const Piece& piece, std::size_t bytes) noexcept {
+  if (!options_.extensible) return Device::extend(piece, bytes);
+  const std::lock_guard lock(mutex_);
+  if (Expected<void> taken = take(bytes - piece.bytes); !taken)
+    return tl::unexpected(taken.error());
+  return Piece{.memory = piece.memory, .bytes = bytes, .alignment = piece.alignment};
 }
 
 void SimulatedDevice::give_back(Piece piece, Stream /*stream*/) noexcept {

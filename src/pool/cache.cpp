@@ -12,6 +12,10 @@ namespace {
 // So often a request that would fail waits for what other threads are giving back.
 constexpr int most_waits = 16;
 
+Error invalid(const Block& block) noexcept {
+  return {.code = Errc::invalid_block, .stage = "cache", .requested = block.bytes};
+}
+
 Error out_of_records(const Request& request) noexcept {
   return {.code = Errc::out_of_memory, .stage = "cache", .requested = request.bytes};
 }
@@ -399,15 +403,28 @@ double Cache::idle_ratio() const noexcept {
   return idle_ratio_;
 }
 
+Expected<Block> Cache::try_grow(const Block& block, std::size_t bytes) noexcept {
+  if (block.empty()) return Stage::try_grow(block, bytes);
+  const std::lock_guard lock(mutex_);
+  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  auto& node = static_cast<CacheNode&>(*block.node);
+  if (bytes > node.upstream.bytes) {
+    return tl::unexpected(Error{.code = Errc::cannot_grow, .stage = "cache", .requested = bytes});
+  }
+  Block grown = block;
+  grown.requested = std::max(bytes, node.requested);
+  stats_.count_growth(grown.requested - node.requested, 0);
+  node.requested = grown.requested;
+  grown.generation = node.renew_life();
+  return grown;
+}
+
 Expected<void> Cache::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
   Block below;
   {
     const std::lock_guard lock(mutex_);
-    if (!block.node->names(block, this)) {
-      return tl::unexpected(
-          Error{.code = Errc::invalid_block, .stage = "cache", .requested = block.bytes});
-    }
+    if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
     below = static_cast<CacheNode*>(block.node)->upstream;
   }
   return upstream().also_used_on(below, stream);

@@ -111,6 +111,8 @@ StageEntry simulated() {
              "sizes are rounded up to a multiple")
       .takes("alignment", &Options::alignment, bounded(size(), power_of_two(1, coarsest)),
              "of every block")
+      .takes("extensible", &Options::extensible, boolean(),
+             "blocks can be made larger where they lie")
       .takes("allocate_latency", &Options::allocate_latency, duration(),
              "what an allocation costs, in virtual time")
       .takes("free_latency", &Options::free_latency, duration(),

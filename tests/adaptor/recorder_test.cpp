@@ -82,6 +82,35 @@ TEST_F(RecorderTest, WritesWhatPassesThroughIt) {
   }
 }
 
+TEST_F(RecorderTest, AGrowIsAFreeAndAnAllocationOfANewId) {
+  {
+    const Ref<Resource> stack =
+        make<Recorder>(make<SimulatedDevice>(SimulatedDevice::Options{.extensible = true}), file_);
+    testing::Ledger ledger(*stack);
+    ASSERT_TRUE(ledger.allocate({.bytes = 1000, .alignment = 4096, .stream = {.id = 7}}));
+    EXPECT_TRUE(ledger.grow(0, 3000));
+    EXPECT_FALSE(ledger.grow(0, std::size_t{1} << 60));  // not recorded
+    ledger.expect_in_order();
+    EXPECT_EQ(stack->stats().live_requested.peak, 3000U);
+    EXPECT_EQ(stack->try_grow(Block{}, 1).error().code, Errc::cannot_grow);
+    ledger.free_all();
+    testing::expect_nothing_held(*stack);
+  }
+  const std::vector<Event> events = read().events;
+  ASSERT_EQ(events.size(), 4U);
+  EXPECT_EQ(events[1].operation, Operation::free);
+  EXPECT_EQ(events[1].id, events[0].id);
+  EXPECT_EQ(events[1].bytes, 1000U);
+  EXPECT_EQ(events[2].operation, Operation::allocate);
+  EXPECT_NE(events[2].id, events[0].id);
+  EXPECT_EQ(events[2].bytes, 3000U);
+  EXPECT_EQ(events[2].alignment, 4096U);
+  EXPECT_EQ(events[2].stream, 7U);
+  EXPECT_EQ(events[3].operation, Operation::free);
+  EXPECT_EQ(events[3].id, events[2].id);
+  EXPECT_EQ(events[3].bytes, 3000U);
+}
+
 TEST_F(RecorderTest, ALongRunIsReadBackWhole) {
   const std::uint64_t seed = testing::seed_or(2);
   SCOPED_TRACE(testing::replay_hint(seed));

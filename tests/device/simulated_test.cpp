@@ -75,6 +75,23 @@ TEST(Simulated, TimeBeyondMeasureStandsStill) {
   EXPECT_EQ(device->virtual_time(), SimulatedDevice::Duration::max());
 }
 
+TEST(Simulated, GrowingIsACallThatCostsAndFailsLikeAnAllocation) {
+  const auto device = make<SimulatedDevice>(
+      Options{.extensible = true, .allocate_latency = 5us, .ns_per_byte = 0.5, .fail_at = 3});
+  const Block block = device->allocate(10'240);
+  const Block grown = device->try_grow(block, 20'480).value();
+  EXPECT_FALSE(device->try_grow(grown, 30'720));
+  EXPECT_EQ(device->virtual_time(), 15us + 10'240ns);
+  EXPECT_EQ(device->allocation_calls(), 3U);
+  EXPECT_EQ(device->used(), 20'480U);
+  device->deallocate(grown);
+  const auto fixed = make<SimulatedDevice>();
+  const Block stays = fixed->allocate(512);
+  EXPECT_EQ(fixed->try_grow(stays, 513).error().code, Errc::cannot_grow);
+  EXPECT_EQ(fixed->allocation_calls(), 1U);
+  fixed->deallocate(stays);
+}
+
 TEST(Simulated, FailsOnceItsAddressesHaveRunOut) {
   const auto device = make<SimulatedDevice>(Options{.capacity = std::size_t{1} << 62});
   device->deallocate(device->allocate(std::size_t{1} << 61));

@@ -25,7 +25,7 @@ class Ledger {
     EXPECT_EQ(block->requested, request.bytes);
     EXPECT_TRUE(is_aligned(*block, std::max(request.alignment, limits_.alignment), limits_));
     if (block->empty()) return true;
-    const auto start = reinterpret_cast<std::uintptr_t>(block->memory) + block->offset;
+    const std::uintptr_t start = start_of(*block);
     const auto after = by_address_.lower_bound(start);
     if (after != by_address_.end()) {
       EXPECT_LE(start + block->bytes, after->first) << "overlaps the next block";
@@ -41,13 +41,38 @@ class Ledger {
     return true;
   }
 
+  /// Grows the `index`-th of the blocks held and checks; false, with nothing changed, if that
+  /// failed.
+  bool grow(std::size_t index, std::size_t bytes) {
+    const Block before = blocks_.at(index);
+    const Expected<Block> grown = resource_.try_grow(before, bytes);
+    expect_kept(before);
+    if (!grown) return false;
+    EXPECT_GE(grown->bytes, std::max(bytes, before.bytes));
+    EXPECT_EQ(grown->requested, std::max(bytes, before.requested));
+    EXPECT_EQ(grown->memory, before.memory);
+    EXPECT_EQ(grown->offset, before.offset);
+    const Expected<void> stale = resource_.also_used_on(before, {});
+    EXPECT_TRUE(!stale && stale.error().code == Errc::invalid_block);
+    const auto place = by_address_.find(start_of(before));
+    place->second = place->first + grown->bytes;
+    if (const auto next = std::next(place); next != by_address_.end()) {
+      EXPECT_LE(place->second, next->first) << "grew over the next block";
+    }
+    requested_ += grown->requested - before.requested;
+    granted_ += grown->bytes - before.bytes;
+    fill(*grown);
+    blocks_[index] = *grown;
+    return true;
+  }
+
   /// Frees the `index`-th of the blocks held (the last one takes its place).
   void free(std::size_t index, Stream stream = {}) {
     const Block block = blocks_.at(index);
     blocks_[index] = blocks_.back();
     blocks_.pop_back();
     expect_kept(block);
-    by_address_.erase(reinterpret_cast<std::uintptr_t>(block.memory) + block.offset);
+    by_address_.erase(start_of(block));
     requested_ -= block.requested;
     granted_ -= block.bytes;
     EXPECT_TRUE(resource_.deallocate(block, stream));
@@ -76,6 +101,9 @@ class Ledger {
   // slower.
   static constexpr std::size_t written = 4096;
 
+  [[nodiscard]] static std::uintptr_t start_of(const Block& block) {
+    return reinterpret_cast<std::uintptr_t>(block.memory) + block.offset;
+  }
   [[nodiscard]] static int pattern(const Block& block) {
     return static_cast<int>(block.generation * 31 % 251) + 1;
   }
@@ -108,7 +136,7 @@ class Ledger {
 };
 
 /// Everything was given back: nothing live, and nothing reserved once the idle memory is trimmed.
-inline void expect_all_accounted_for(Resource& resource) {
+inline void expect_nothing_held(Resource& resource) {
   EXPECT_EQ(resource.validate(), "");
   EXPECT_EQ(resource.stats().live_blocks.current, 0U);
   EXPECT_EQ(resource.stats().live_requested.current, 0U);
@@ -116,8 +144,13 @@ inline void expect_all_accounted_for(Resource& resource) {
   resource.trim();
   EXPECT_EQ(resource.stats().cached.current, 0U);
   EXPECT_EQ(resource.stats().reserved.current, 0U);
-  EXPECT_EQ(resource.stats().device_allocations, resource.stats().device_frees);
   EXPECT_EQ(resource.validate(), "");
+}
+
+/// The same, where the device was asked for each block once: none was grown, and no pages mapped.
+inline void expect_all_accounted_for(Resource& resource) {
+  expect_nothing_held(resource);
+  EXPECT_EQ(resource.stats().device_allocations, resource.stats().device_frees);
 }
 
 }  // namespace cistern::testing

@@ -36,6 +36,7 @@ class Limit final : public Stage {
   using Stage::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
+  [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;
   void reset_peaks(const Stats& floor) noexcept override;
@@ -49,6 +50,7 @@ class Limit final : public Stage {
   };
 
   bool charge(std::size_t bytes) noexcept;
+  [[nodiscard]] Error over_limit(std::size_t bytes) const noexcept;
   Expected<Block> hand_out(const Block& below) noexcept;
   void count_failure() noexcept;
   void abandoned() noexcept override;

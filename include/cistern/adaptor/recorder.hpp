@@ -28,6 +28,7 @@ class Recorder final : public Stage {
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   void cycle() noexcept override;
+  [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;
   void reset_peaks(const Stats& floor) noexcept override;

@@ -61,6 +61,16 @@ class Buffer {
   /// The stream in whose order the buffer will be freed; at first the one it was requested for.
   void set_stream(Stream stream) noexcept { stream_ = stream; }
 
+  /// Makes the buffer larger where it lies, to at least `bytes`, as `Resource::try_grow` does. On
+  /// failure it is as it was. An empty buffer lies nowhere and cannot grow.
+  Expected<void> try_grow(std::size_t bytes) noexcept {
+    if (block_.empty()) {
+      return tl::unexpected(
+          Error{.code = Errc::cannot_grow, .stage = "buffer", .requested = bytes});
+    }
+    return resource_->try_grow(block_, bytes).map([this](const Block& grown) { block_ = grown; });
+  }
+
   /// Frees now. Empty afterwards.
   void reset() noexcept {
     if (!block_.empty()) resource_->deallocate(std::exchange(block_, {}), stream_);

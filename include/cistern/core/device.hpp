@@ -41,14 +41,20 @@ inline bool is_aligned(const Block& block, std::size_t alignment,
   return ((start + block.offset) & (alignment - 1)) == 0;
 }
 
+class VirtualMemory;
+
 class Device : public Resource {
  public:
   [[nodiscard]] const DeviceLimits& limits() const noexcept { return limits_; }
+
+  /// The device's way of mapping memory behind reserved addresses; null where it has none.
+  [[nodiscard]] virtual VirtualMemory* virtual_memory() noexcept { return nullptr; }
 
   using Resource::deallocate;
   using Resource::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept final;
   bool deallocate(const Block& block, Stream stream) noexcept final;
+  [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept final;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Stats stats() const noexcept final;
   void reset_peaks(const Stats& floor) noexcept final;
@@ -76,6 +82,12 @@ class Device : public Resource {
                                  Stream stream) noexcept = 0;
   virtual void give_back(Piece piece, Stream stream) noexcept = 0;
 
+  /// Obtains what is missing to make a piece at least `bytes` large where it lies (more than it
+  /// has, a multiple of the granularity); answers the whole of it. A call that is made to the
+  /// system counts as a device allocation. Called like `obtain`; on failure the piece is as it was.
+  /// Errors: those of `obtain`, and cannot_grow, which is all that this implementation answers.
+  virtual Expected<Piece> extend(const Piece& piece, std::size_t bytes) noexcept;
+
   /// Called under the lock with every live piece; for a device's own `validate`.
   template <class Visit>
   void each_live_piece(Visit&& visit) const {
@@ -83,6 +95,12 @@ class Device : public Resource {
     nodes_.each([&](const DeviceNode& node) {
       if (node.is_live()) visit(node.piece);
     });
+  }
+
+  /// Bytes of the pages that are mapped.
+  [[nodiscard]] std::size_t mapped_bytes() const noexcept {
+    const std::lock_guard lock(mutex_);
+    return mapped_;
   }
 
   Error fail(Errc code, std::size_t requested, std::size_t available = 0) const noexcept {
@@ -99,12 +117,21 @@ class Device : public Resource {
     DeviceNode* next_free = nullptr;
   };
 
+  friend class VirtualMemory;
+
   Expected<Piece> obtain_checked(const Request& request) noexcept;
+  Expected<Piece> extend_checked(const Piece& piece, std::size_t bytes) noexcept;
+  [[nodiscard]] bool is_live(const Block& block) const noexcept;
+
+  // What the pages of `VirtualMemory` cost.
+  void count_mapped(std::size_t bytes) noexcept;
+  void count_unmapped(std::size_t bytes) noexcept;
 
   const DeviceLimits limits_;
   mutable std::mutex mutex_;  // guards all below
   Slab<DeviceNode> nodes_{this};
   Stats stats_;
+  std::size_t mapped_ = 0;  // bytes of pages that are mapped
 };
 
 }  // namespace cistern

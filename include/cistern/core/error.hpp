@@ -19,6 +19,7 @@ enum class Errc : std::uint8_t {
   too_large,      // the size overflows when rounded, or is beyond what the device can ever give
   bad_alignment,  // not a power of two, or more than the device can give
   invalid_block,  // not a live block of this resource
+  cannot_grow,    // the block cannot be made larger where it lies
   device_failed,  // the device failed in another way
 };
 

@@ -29,6 +29,10 @@ struct Node {
   /// The node's owner calls these, under whatever guards the node.
   std::uint64_t begin_life() noexcept { return step(); }
   void end_life() noexcept { step(); }
+  std::uint64_t renew_life() noexcept {
+    end_life();
+    return begin_life();
+  }
 
  private:
   std::uint64_t step() noexcept {

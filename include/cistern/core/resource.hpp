@@ -30,7 +30,8 @@ class Resource {
 
   /// A block of at least `request.bytes` with the alignment asked for, or why not. A request
   /// that fails leaves what is live as it was, but idle memory may have been given back to make
-  /// room for it. Zero bytes give the empty block. Errors: every `Errc` but invalid_block.
+  /// room for it. Zero bytes give the empty block. Errors: every `Errc` but invalid_block and
+  /// cannot_grow.
   [[nodiscard]] virtual Expected<Block> try_allocate(Request request) noexcept = 0;
 
   /// The same, throwing `OutOfMemory`.
@@ -46,6 +47,14 @@ class Resource {
   /// changes but `refused_frees`, a report says so, and the answer is false.
   virtual bool deallocate(const Block& block, Stream stream) noexcept = 0;
   bool deallocate(const Block& block) noexcept { return deallocate(block, Stream{}); }
+
+  /// Makes a live block larger where it lies: at least `bytes` are granted, at the same address and
+  /// with what was written there. Returns the handle that takes the place of the given one, which
+  /// is stale from then on; `requested` is the larger of `bytes` and what it was. On failure the
+  /// block stays live as it was, and nothing is counted. Not on two threads at once for one block.
+  /// Errors: cannot_grow, where another block or another stage is in the way; invalid_block; those
+  /// of `try_allocate`. This implementation answers cannot_grow.
+  [[nodiscard]] virtual Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept;
 
   /// Says that a live block is in use on one more stream than the one it was requested for, so that
   /// its memory is not reused before that stream is done with it. Without effect where the device

@@ -20,6 +20,9 @@ class Stage : public Resource {
  public:
   [[nodiscard]] Resource& upstream() const noexcept { return *upstream_; }
 
+  [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override {
+    return upstream_->try_grow(block, bytes);
+  }
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override {
     return upstream_->also_used_on(block, stream);
   }

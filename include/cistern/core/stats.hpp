@@ -58,6 +58,10 @@ struct Stats {
     live_requested.fall(requested);
     live_granted.fall(granted);
   }
+  void count_growth(std::size_t requested, std::size_t granted) noexcept {
+    live_requested.rise(requested);
+    live_granted.rise(granted);
+  }
   void reset_live_peaks(const Stats& floor) noexcept {
     live_blocks.reset_peak(floor.live_blocks.peak);
     live_requested.reset_peak(floor.live_requested.peak);

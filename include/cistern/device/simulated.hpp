@@ -22,12 +22,15 @@ class SimulatedDevice final : public Device {
     std::size_t granularity = 512;  // sizes are rounded up to a multiple; a power of two
     std::size_t alignment = 512;    // of every block; a power of two
 
+    // Each block stands alone in a window of addresses as large as the capacity, and grows there.
+    bool extensible = false;
+
     // What a call costs, in virtual time: nothing sleeps.
     Duration allocate_latency{0};
     Duration free_latency{0};
     double ns_per_byte = 0;  // of an allocation
 
-    // Failures on demand, of allocations, counted from 1 since the device was made.
+    // Failures on demand, of allocations and of growing, counted from 1 since the device was made.
     std::uint64_t fail_at = 0;     // the n-th call fails; 0 for none
     std::uint64_t fail_every = 0;  // every n-th call fails; 0 for none
     double fail_probability = 0;   // each call fails with this probability, drawn from `seed`
@@ -56,6 +59,8 @@ class SimulatedDevice final : public Device {
  private:
   Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept override;
   void give_back(Piece piece, Stream stream) noexcept override;
+  Expected<Piece> extend(const Piece& piece, std::size_t bytes) noexcept override;
+  Expected<void> take(std::size_t bytes) noexcept;
   bool fails_on_demand(std::size_t bytes) noexcept;
 
   const Options options_;

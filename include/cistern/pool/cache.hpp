@@ -60,6 +60,8 @@ class Cache final : public Stage {
   using Stage::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
+  /// A block grows within its capacity alone.
+  [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;
   void reset_peaks(const Stats& floor) noexcept override;
