@@ -1,5 +1,7 @@
 #include "cistern/adaptor/limit.hpp"
 
+#include <algorithm>
+
 #include "cistern/core/size.hpp"
 
 namespace cistern {
@@ -151,6 +153,17 @@ Outstanding Limit::outstanding() const noexcept {
     if (node.is_live()) out.add(node.upstream.bytes);
   });
   return out;
+}
+
+std::size_t Limit::largest_after(const Supposition& supposed) const noexcept {
+  const std::size_t room =
+      saturating_subtract(saturating_add(max_bytes(), supposed.requested), charged());
+  return std::min(room, Stage::largest_after(supposed));
+}
+
+void Limit::explain(Shortage& shortage) const noexcept {
+  shortage.add_limit(max_bytes(), saturating_subtract(max_bytes(), charged()));
+  Stage::explain(shortage);
 }
 
 std::string Limit::validate() const {

@@ -157,6 +157,27 @@ void Device::reset_peaks(const Stats& floor) noexcept {
   stats_.reserved.reset_peak(floor.reserved.peak);
 }
 
+std::size_t Device::free_memory() const noexcept {
+  if (limits_.total_memory == 0) return unbounded;
+  return saturating_subtract(limits_.total_memory, stats().reserved.current);
+}
+
+std::size_t Device::largest_after(const Supposition& supposed) const noexcept {
+  std::size_t free = saturating_add(free_memory(), supposed.granted);
+  if (supposed.recovers) {
+    free = saturating_add(free, device().registry().trimmable(supposed.pools));
+  }
+  if (limits_.total_memory != 0) free = std::min(free, limits_.total_memory);
+  return std::min(free, limits_.max_allocation) & ~(limits_.granularity - 1);
+}
+
+void Device::explain(Shortage& shortage) const noexcept {
+  shortage.device = limits_.kind;
+  shortage.device_total = limits_.total_memory;
+  const std::size_t free = free_memory();
+  shortage.device_free = free != unbounded ? free : 0;
+}
+
 Outstanding Device::outstanding() const noexcept {
   Outstanding out;
   each_live_piece([&](const Piece& piece) { out.add(piece.bytes); });

@@ -1,10 +1,10 @@
 #include "cistern/core/error.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 
 namespace cistern {
-namespace {
 
 int print(char* out, std::size_t size, const Error& error) noexcept {
   if (error.code == Errc::bad_alignment || error.code == Errc::invalid_block) {
@@ -17,8 +17,6 @@ int print(char* out, std::size_t size, const Error& error) noexcept {
   return std::snprintf(out, size, "%s refused %zu bytes: %s", error.stage, error.requested,
                        name(error.code));
 }
-
-}  // namespace
 
 const char* name(Errc code) noexcept {
   switch (code) {
@@ -44,10 +42,6 @@ std::string describe(const Error& error) {
   std::array<char, 256> text{};
   const int length = print(text.data(), text.size(), error);
   return {text.data(), std::min(text.size() - 1, static_cast<std::size_t>(std::max(length, 0)))};
-}
-
-OutOfMemory::OutOfMemory(const Error& error) noexcept : error_(error) {
-  print(text_.data(), text_.size(), error);
 }
 
 }  // namespace cistern

@@ -17,6 +17,15 @@ std::size_t Resource::trim(std::size_t keep_bytes) noexcept {
   return saturating_subtract(before, stats().reserved.current);
 }
 
+bool Resource::try_retain() noexcept {
+  std::size_t owners = owners_.load(std::memory_order_relaxed);
+  do {
+    if (owners == 0) return false;
+  } while (!owners_.compare_exchange_weak(owners, owners + 1, std::memory_order_acq_rel,
+                                          std::memory_order_relaxed));
+  return true;
+}
+
 void Resource::release() noexcept {
   if (owners_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   const Outstanding out = outstanding();
@@ -26,7 +35,30 @@ void Resource::release() noexcept {
         "%zu",
         device().limits().kind, out.blocks, out.bytes, out.largest);
   }
+  close();
+}
+
+void Resource::close() noexcept {
+  closing();
   abandoned();
+}
+
+void Resource::end_with(Resource& upstream) noexcept {
+  next_to_end_ = upstream.last_to_end_.load(std::memory_order_relaxed);
+  while (!upstream.last_to_end_.compare_exchange_weak(next_to_end_, this, std::memory_order_release,
+                                                      std::memory_order_relaxed)) {
+  }
+  // What is still out was reported when this resource was closed.
+  if (upstream.owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) upstream.close();
+}
+
+Resource::~Resource() {
+  for (Resource* each = last_to_end_.load(std::memory_order_acquire); each != nullptr;)
+    delete std::exchange(each, each->next_to_end_);
+}
+
+void Resource::throw_out_of_memory(const Request& request, const Error& error) const {
+  throw OutOfMemory(explain_failure(*this, request, error));
 }
 
 bool Resource::refuse_free(const char* stage, const Block& block) noexcept {

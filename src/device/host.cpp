@@ -82,6 +82,12 @@ HostDevice::HostDevice(Options options) : Device(host_limits()), options_(option
   if (options_.map_from == 0) throw std::invalid_argument("host: map_from is at least 1 byte");
 }
 
+PoolRegistry& HostDevice::registry() noexcept {
+  // Never destroyed: a stack may be closed as late as the program likes.
+  static auto* const registry = new PoolRegistry;
+  return *registry;
+}
+
 Expected<Device::Piece> HostDevice::obtain(std::size_t bytes, std::size_t alignment,
                                            Stream /*stream*/) noexcept {
   if (!is_mapped(bytes)) {

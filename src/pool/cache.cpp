@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cistern/core/size.hpp"
+#include "cistern/core/size_tally.hpp"
 
 namespace cistern {
 namespace {
@@ -116,7 +117,7 @@ void Cache::keep(CacheNode& node, Leaving& leaving) noexcept {
 // --- The slow path: misses, evictions, bounds. ---
 
 Cache::Cache(Ref<Resource> upstream, const Options& options)
-    : Stage(std::move(upstream)),
+    : Pool(std::move(upstream)),
       index_(make_index(options, device().limits())),
       max_bytes_(options.max_bytes),
       per_bucket_(options.per_bucket),
@@ -469,6 +470,46 @@ Outstanding Cache::outstanding() const noexcept {
     if (node.is_live()) out.add(node.upstream.bytes);
   });
   return out;
+}
+
+// What is idle comes back to the upstream before a request fails.
+std::size_t Cache::largest_after(const Supposition& supposed) const noexcept {
+  const PoolsAbove above{.pool = this, .next = supposed.pools};
+  Supposition below = supposed;
+  below.pools = &above;
+  std::size_t idle = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const CacheNode* node = idle_.newest(); node != nullptr; node = IdleList::older(node)) {
+      below.requested = saturating_add(below.requested, node->upstream.requested);
+      below.granted = saturating_add(below.granted, node->upstream.bytes);
+    }
+    idle = std::visit([](const auto& index) { return index.largest(); }, index_);
+  }
+  const std::size_t fresh = Pool::largest_after(below) & ~(device().limits().granularity - 1);
+  return std::max(idle, fresh);
+}
+
+void Cache::explain(Shortage& shortage) const noexcept {
+  {
+    SizeTally sizes;
+    const std::lock_guard lock(mutex_);
+    nodes_.each([&](const CacheNode& node) {
+      if (node.is_live()) sizes.add(node.upstream.bytes, true);
+    });
+    for (const CacheNode* node = idle_.newest(); node != nullptr; node = IdleList::older(node))
+      sizes.add(node->upstream.bytes, false);
+    shortage.add_sizes(sizes);
+    shortage.add_holes(stats_.cached.current,
+                       std::visit([](const auto& index) { return index.largest(); }, index_));
+  }
+  Pool::explain(shortage);
+}
+
+std::size_t Cache::trimmable() const noexcept {
+  if (upstream().stats().pools > 0) return 0;
+  const std::lock_guard lock(mutex_);
+  return stats_.cached.current;
 }
 
 std::string Cache::validate() const {

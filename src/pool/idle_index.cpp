@@ -83,6 +83,21 @@ void BucketIndex::remove(CacheNode& node) noexcept {
   lists_[node.bucket].remove(&node);
 }
 
+std::size_t BucketIndex::largest() const noexcept {
+  std::size_t bucket = lists_.size();
+  while (bucket > 0 && lists_[bucket - 1].empty())
+    --bucket;
+  if (bucket == 0) return 0;
+  // An odd block serves more than its bucket's capacity, if a search sees it.
+  std::size_t bytes = map_.capacity(bucket - 1);
+  const CacheNode* node = lists_[bucket - 1].newest();
+  for (std::size_t seen = 0; node != nullptr && seen < longest_search;
+       ++seen, node = List::older(node)) {
+    bytes = std::max(bytes, node->upstream.bytes);
+  }
+  return bytes;
+}
+
 void BucketIndex::append_to(std::vector<BucketStats>& buckets) const {
   for (std::size_t bucket = 0; bucket < lists_.size(); ++bucket) {
     if (lists_[bucket].empty()) continue;

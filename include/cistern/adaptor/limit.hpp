@@ -41,6 +41,8 @@ class Limit final : public Stage {
   [[nodiscard]] Stats stats() const noexcept override;
   void reset_peaks(const Stats& floor) noexcept override;
   [[nodiscard]] Outstanding outstanding() const noexcept override;
+  [[nodiscard]] std::size_t largest_after(const Supposition& supposed) const noexcept override;
+  void explain(Shortage& shortage) const noexcept override;
   [[nodiscard]] std::string validate() const override;
 
  private:

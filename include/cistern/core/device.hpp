@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "cistern/core/pool_registry.hpp"
 #include "cistern/core/ref.hpp"
 #include "cistern/core/resource.hpp"
 #include "cistern/core/slab.hpp"
@@ -50,6 +51,13 @@ class Device : public Resource {
   /// The device's way of mapping memory behind reserved addresses; null where it has none.
   [[nodiscard]] virtual VirtualMemory* virtual_memory() noexcept { return nullptr; }
 
+  /// The pools that stand on this device, or on another object for the same memory.
+  [[nodiscard]] virtual PoolRegistry& registry() noexcept { return registry_; }
+
+  /// Bytes that the device can still give, or a lower bound; `unbounded` where nobody knows. May
+  /// read files, and allocates nothing.
+  [[nodiscard]] virtual std::size_t free_memory() const noexcept;
+
   using Resource::deallocate;
   using Resource::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept final;
@@ -62,6 +70,8 @@ class Device : public Resource {
   [[nodiscard]] Device& device() const noexcept final {
     return const_cast<Device&>(*this);
   }  // NOLINT(*-const-cast)
+  [[nodiscard]] std::size_t largest_after(const Supposition& supposed) const noexcept override;
+  void explain(Shortage& shortage) const noexcept override;
   [[nodiscard]] std::string validate() const override;
 
  protected:
@@ -128,6 +138,7 @@ class Device : public Resource {
   void count_unmapped(std::size_t bytes) noexcept;
 
   const DeviceLimits limits_;
+  PoolRegistry registry_;
   mutable std::mutex mutex_;  // guards all below
   Slab<DeviceNode> nodes_{this};
   Stats stats_;

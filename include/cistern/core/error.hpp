@@ -1,12 +1,10 @@
 // Why a request failed. Inside the library failure is a value, small and copied without allocating,
-// because it is made when memory has run out; `OutOfMemory` is the exception it becomes at the
-// public edge.
+// because it is made when memory has run out; `OutOfMemory` (core/shortage.hpp) is the exception it
+// becomes at the public edge.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <new>
 #include <string>
 
 #include <tl/expected.hpp>
@@ -42,21 +40,10 @@ struct Error {
 /// One line for people: "limit refused 2000 bytes: over the limit (500 bytes available)".
 std::string describe(const Error& error);
 
+/// The same, written as by snprintf.
+int print(char* out, std::size_t size, const Error& error) noexcept;
+
 template <class T>
 using Expected = tl::expected<T, Error>;
-
-/// Thrown by `Resource::allocate` for every kind of failure; carries the `Error`. Making one
-/// allocates nothing.
-class OutOfMemory : public std::bad_alloc {
- public:
-  explicit OutOfMemory(const Error& error) noexcept;
-
-  [[nodiscard]] const char* what() const noexcept override { return text_.data(); }
-  [[nodiscard]] const Error& error() const noexcept { return error_; }
-
- private:
-  Error error_;
-  std::array<char, 160> text_{};
-};
 
 }  // namespace cistern

@@ -40,6 +40,14 @@ class Ref {
   T* operator->() const noexcept { return resource_; }
   explicit operator bool() const noexcept { return resource_ != nullptr; }
 
+  /// A reference to a resource that still has an owner, else null. The resource must not be
+  /// destroyed meanwhile.
+  [[nodiscard]] static Ref if_owned(T* resource) noexcept {
+    Ref owned;
+    if (resource->try_retain()) owned.resource_ = resource;
+    return owned;
+  }
+
   /// Hands the reference over to the caller, who must release it.
   [[nodiscard]] T* detach() noexcept { return std::exchange(resource_, nullptr); }
 
@@ -51,7 +59,9 @@ class Ref {
 /// throws.
 template <class T, class... Arguments>
 [[nodiscard]] Ref<T> make(Arguments&&... arguments) {
-  return Ref<T>(new T(std::forward<Arguments>(arguments)...));
+  Ref<T> made(new T(std::forward<Arguments>(arguments)...));
+  static_cast<Resource&>(*made).opened();
+  return made;
 }
 
 }  // namespace cistern

@@ -15,11 +15,25 @@
 
 #include "cistern/core/block.hpp"
 #include "cistern/core/error.hpp"
+#include "cistern/core/shortage.hpp"
 #include "cistern/core/stats.hpp"
 
 namespace cistern {
 
 class Device;
+struct PoolsAbove;
+template <class T>
+class Ref;
+
+/// What is taken for granted when a stage is asked how large a request it could serve.
+struct Supposition {
+  // Blocks of the stage that have come back to it: what was requested of it, and granted.
+  std::size_t requested = 0;
+  std::size_t granted = 0;
+  bool may_recover = false;           // a stage that recovers says that it would
+  bool recovers = false;              // the device's other pools give back what they can
+  const PoolsAbove* pools = nullptr;  // those that ask, and so are no other pools
+};
 
 class Resource {
  public:
@@ -37,7 +51,8 @@ class Resource {
   /// The same, throwing `OutOfMemory`.
   [[nodiscard]] Block allocate(Request request) {
     Expected<Block> block = try_allocate(request);
-    if (!block) throw OutOfMemory(block.error());
+    if (!block) [[unlikely]]
+      throw_out_of_memory(request, block.error());
     return *block;
   }
   [[nodiscard]] Block allocate(std::size_t bytes) { return allocate(Request{.bytes = bytes}); }
@@ -86,16 +101,43 @@ class Resource {
   /// The device at the bottom: its limits and capabilities.
   [[nodiscard]] virtual Device& device() const noexcept = 0;
 
+  /// The largest request that would succeed now, at the default alignment: a pool's own idle memory
+  /// counts, and with recovery also what the other pools on the device would give back where the
+  /// stack recovers (`retry`); callbacks do not. Exact on a device that knows what it has and hands
+  /// out any of it, while nobody else allocates or frees; else a lower bound. 0 where nothing would
+  /// succeed. Slow: O(idle blocks), and may read files.
+  enum class Recovery : bool { without, with };
+  [[nodiscard]] std::size_t largest_allocatable(Recovery recovery = Recovery::with) const noexcept {
+    return largest_after({.may_recover = recovery == Recovery::with});
+  }
+
+  /// The same under a supposition; each stage answers with the help of its upstream.
+  [[nodiscard]] virtual std::size_t largest_after(const Supposition& /*supposed*/) const noexcept {
+    return 0;
+  }
+
+  /// Adds what this stage and those below it know about a request that failed. Takes no longer than
+  /// `outstanding`, allocates nothing.
+  virtual void explain(Shortage& /*shortage*/) const noexcept {}
+
   /// The law of this stage's structure, or of a stage's below it, that does not hold; empty if all
   /// hold. For tests: O(blocks), and exact only while nobody allocates or frees.
   [[nodiscard]] virtual std::string validate() const = 0;
 
   void retain() noexcept { owners_.fetch_add(1, std::memory_order_relaxed); }
+  /// False, and without effect, if the last owner has gone.
+  bool try_retain() noexcept;
   void release() noexcept;
 
  protected:
   Resource() = default;
-  virtual ~Resource() = default;
+  virtual ~Resource();
+
+  /// Called by `make` once the resource is whole, and when its last owner has gone.
+  virtual void opened() noexcept {}
+  virtual void closing() noexcept {}
+  template <class T, class... Arguments>
+  friend Ref<T> make(Arguments&&... arguments);
 
   /// Reports a free that is refused; always false.
   static bool refuse_free(const char* stage, const Block& block) noexcept;
@@ -108,6 +150,9 @@ class Resource {
   /// block. This one does so by the pins: a stage that does not override it pins itself once for
   /// each live block.
   virtual void abandoned() noexcept { unpin(); }
+
+  /// Gives up the ownership of `upstream`, which destroys this resource when it ends itself.
+  void end_with(Resource& upstream) noexcept;
   /// Returns how many blocks are pinned with this one.
   std::size_t pin() noexcept { return pins_.fetch_add(1, std::memory_order_relaxed); }
   void unpin() noexcept {
@@ -120,8 +165,13 @@ class Resource {
   }
 
  private:
+  [[noreturn]] void throw_out_of_memory(const Request& request, const Error& error) const;
+  void close() noexcept;
+
   std::atomic<std::size_t> owners_{0};
-  std::atomic<std::size_t> pins_{1};  // the live blocks, and one for the owners
+  std::atomic<std::size_t> pins_{1};             // the live blocks, and one for the owners
+  std::atomic<Resource*> last_to_end_{nullptr};  // those that end with this one, chained
+  Resource* next_to_end_ = nullptr;
 };
 
 }  // namespace cistern

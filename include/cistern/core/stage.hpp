@@ -36,6 +36,10 @@ class Stage : public Resource {
     return upstream_->outstanding();
   }
   [[nodiscard]] Device& device() const noexcept override { return upstream_->device(); }
+  [[nodiscard]] std::size_t largest_after(const Supposition& supposed) const noexcept override {
+    return upstream_->largest_after(supposed);
+  }
+  void explain(Shortage& shortage) const noexcept override { upstream_->explain(shortage); }
   [[nodiscard]] std::string validate() const override { return upstream_->validate(); }
 
  protected:
@@ -43,20 +47,19 @@ class Stage : public Resource {
     if (!upstream_) throw std::invalid_argument("a stage needs an upstream, but was given none");
   }
 
-  /// The figures of a pool that has `own` live, cached, hits and misses, and stands on this
-  /// upstream.
-  [[nodiscard]] Stats as_pool(const Stats& own) const noexcept {
-    const Stats below = upstream_->stats();
-    Stats stats = own;
-    stats.cached.current += below.cached.current;
-    stats.cached.peak += below.cached.peak;  // no less than the peak of the sum
-    stats.reserved = below.reserved;
-    stats.hits += below.hits;
-    if (below.pools > 0) stats.misses = below.misses;
-    stats.device_allocations = below.device_allocations;
-    stats.device_frees = below.device_frees;
-    stats.pools = below.pools + 1;
-    return stats;
+  ~Stage() override {
+    if (ends_with_upstream_) static_cast<void>(upstream_.detach());
+  }
+
+  /// `abandoned` of a stage that passes blocks through: it cannot know which is the last, but its
+  /// upstream does, and ends with it.
+  void end_with_upstream() noexcept {
+    if (upstream_->outstanding().blocks == 0) {
+      unpin();
+    } else {
+      ends_with_upstream_ = true;
+      end_with(*upstream_);
+    }
   }
 
   void trim_to(std::size_t keep_bytes) noexcept override { trim_upstream(keep_bytes); }
@@ -64,6 +67,7 @@ class Stage : public Resource {
 
  private:
   Ref<Resource> upstream_;
+  bool ends_with_upstream_ = false;
 };
 
 }  // namespace cistern

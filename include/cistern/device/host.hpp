@@ -30,6 +30,9 @@ class HostDevice final : public Device {
 
   [[nodiscard]] const Options& options() const noexcept { return options_; }
 
+  /// One for the process: every host device stands for the same memory.
+  [[nodiscard]] PoolRegistry& registry() noexcept override;
+
  private:
   Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept override;
   void give_back(Piece piece, Stream stream) noexcept override;

@@ -12,9 +12,9 @@
 #include <variant>
 #include <vector>
 
+#include "cistern/core/pool.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/core/slab.hpp"
-#include "cistern/core/stage.hpp"
 #include "cistern/pool/bucket_policy.hpp"
 #include "cistern/pool/idle_index.hpp"
 
@@ -25,7 +25,7 @@ enum class WhenFull : std::uint8_t {
   reject,  // the block being freed goes back upstream
 };
 
-class Cache final : public Stage {
+class Cache final : public Pool {
  public:
   static constexpr std::size_t any_number = std::numeric_limits<std::size_t>::max();
   static constexpr double no_ratio = std::numeric_limits<double>::infinity();
@@ -67,6 +67,9 @@ class Cache final : public Stage {
   void reset_peaks(const Stats& floor) noexcept override;
   [[nodiscard]] std::vector<BucketStats> buckets() const override;
   [[nodiscard]] Outstanding outstanding() const noexcept override;
+  [[nodiscard]] std::size_t largest_after(const Supposition& supposed) const noexcept override;
+  void explain(Shortage& shortage) const noexcept override;
+  [[nodiscard]] std::size_t trimmable() const noexcept override;
   [[nodiscard]] std::string validate() const override;
 
  private:

@@ -91,6 +91,9 @@ class BucketIndex {
     return lists_[node.bucket].oldest();
   }
 
+  /// The largest request that an idle block would serve, if its alignment is the default.
+  [[nodiscard]] std::size_t largest() const noexcept;
+
   void append_to(std::vector<BucketStats>& buckets) const;
   [[nodiscard]] std::string validate() const;
 
@@ -123,6 +126,9 @@ class FitIndex {
     return 0;
   }  // there are no buckets
   [[nodiscard]] CacheNode* oldest_peer(const CacheNode& /*node*/) const noexcept { return nullptr; }
+  [[nodiscard]] std::size_t largest() const noexcept {
+    return idle_.empty() ? 0 : (*idle_.rbegin())->upstream.bytes;
+  }
   void append_to(std::vector<BucketStats>& buckets) const;
   [[nodiscard]] std::string validate() const;
 
