@@ -7,12 +7,16 @@
 
 namespace cistern {
 
+Error VirtualMemory::fail(Errc code, std::size_t requested, std::size_t available) const noexcept {
+  return device_.fail(code, requested, available);
+}
+
 Expected<AddressRange> VirtualMemory::reserve(std::size_t bytes, std::size_t page) noexcept {
   if (!std::has_single_bit(page) || page < page_sizes_.smallest || page > page_sizes_.largest) {
-    return tl::unexpected(device_.fail(Errc::bad_alignment, bytes));
+    return tl::unexpected(fail(Errc::bad_alignment, bytes));
   }
   const std::optional<std::size_t> whole = round_up(bytes, page);
-  if (!whole || *whole == 0) return tl::unexpected(device_.fail(Errc::too_large, bytes));
+  if (!whole || *whole == 0) return tl::unexpected(fail(Errc::too_large, bytes));
   return do_reserve(*whole, page);
 }
 

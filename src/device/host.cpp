@@ -16,17 +16,13 @@
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
 #include "device/control_group.hpp"
+#include "device/host_pages.hpp"
+#include "device/mapping.hpp"
 
 namespace cistern {
 namespace {
 
 constexpr std::size_t cache_line = 64;
-constexpr std::size_t huge_page = std::size_t{2} << 20;
-
-std::size_t page_size() noexcept {
-  static const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  return size;
-}
 
 DeviceLimits host_limits() {
   return {.kind = "host",
@@ -38,28 +34,6 @@ DeviceLimits host_limits() {
           .granularity = cache_line,
           .memory_is_address = true,
           .host_addressable = true};
-}
-
-/// Maps `bytes`, a multiple of the page size, at `alignment`: more is mapped where needed, and the
-/// rest cut off.
-void* map_aligned(std::size_t bytes, std::size_t alignment) noexcept {
-  const std::size_t slack = alignment > page_size() ? alignment - page_size() : 0;
-  const std::optional<std::size_t> mapped = checked_add(bytes, slack);
-  if (!mapped) return nullptr;
-  void* memory = mmap(nullptr, *mapped, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return nullptr;
-  if (slack == 0) return memory;
-  const auto start = reinterpret_cast<std::uintptr_t>(memory);
-  const std::uintptr_t aligned = (start + alignment - 1) & ~(alignment - 1);
-  const std::size_t head = aligned - start;
-  const std::size_t tail = slack - head;
-  bool cut = head == 0 || munmap(memory, head) == 0;
-  auto* piece = static_cast<std::byte*>(memory) + head;
-  cut = cut && (tail == 0 || munmap(piece + bytes, tail) == 0);
-  if (cut) return piece;
-  munmap(memory, *mapped);  // too many mappings: unmapping all of it again needs no new one
-  return nullptr;
 }
 
 }  // namespace
@@ -78,7 +52,8 @@ std::size_t host_memory() noexcept {
   return bytes;
 }
 
-HostDevice::HostDevice(Options options) : Device(host_limits()), options_(options) {
+HostDevice::HostDevice(Options options)
+    : Device(host_limits()), options_(options), pages_(std::make_unique<HostPages>(*this)) {
   if (options_.map_from == 0) throw std::invalid_argument("host: map_from is at least 1 byte");
 }
 
@@ -86,6 +61,12 @@ PoolRegistry& HostDevice::registry() noexcept {
   // Never destroyed: a stack may be closed as late as the program likes.
   static auto* const registry = new PoolRegistry;
   return *registry;
+}
+
+HostDevice::~HostDevice() = default;
+
+VirtualMemory* HostDevice::virtual_memory() noexcept {
+  return pages_.get();
 }
 
 Expected<Device::Piece> HostDevice::obtain(std::size_t bytes, std::size_t alignment,

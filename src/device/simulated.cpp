@@ -7,6 +7,7 @@
 
 #include "cistern/core/size.hpp"
 #include "core/splitmix.hpp"
+#include "device/simulated_pages.hpp"
 
 namespace cistern {
 namespace {
@@ -39,7 +40,8 @@ SimulatedDevice::SimulatedDevice(const Options& options)
       options_(options),
       next_address_(first_address),
       fail_call_(options.fail_at),
-      random_state_(options.seed) {
+      random_state_(options.seed),
+      pages_(std::make_unique<Pages>(*this)) {
   if (!(options.fail_probability >= 0 && options.fail_probability <= 1)) {
     throw std::invalid_argument("simulated: fail_probability is between 0 and 1");
   }
@@ -47,6 +49,12 @@ SimulatedDevice::SimulatedDevice(const Options& options)
       options.allocate_latency.count() < 0 || options.free_latency.count() < 0) {
     throw std::invalid_argument("simulated: latencies are not negative");
   }
+}
+
+SimulatedDevice::~SimulatedDevice() = default;
+
+VirtualMemory* SimulatedDevice::virtual_memory() noexcept {
+  return pages_.get();
 }
 
 bool SimulatedDevice::fails_on_demand(std::size_t bytes) noexcept {
@@ -70,20 +78,29 @@ Expected<void> SimulatedDevice::take(std::size_t bytes) noexcept {
   return {};
 }
 
+void SimulatedDevice::count_free_call() noexcept {
+  ++free_calls_;
+  virtual_ns_ += static_cast<double>(options_.free_latency.count());
+}
+
+// Null where they have run out: addresses are never used again.
+void* SimulatedDevice::next_addresses(std::size_t bytes, std::size_t alignment) noexcept {
+  const std::uintptr_t address = (next_address_ + alignment - 1) & ~(alignment - 1);
+  if (address > last_address || bytes > last_address - address) return nullptr;
+  next_address_ = address + bytes;
+  return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
+}
+
 Expected<Device::Piece> SimulatedDevice::obtain(std::size_t bytes, std::size_t alignment,
                                                 Stream /*stream*/) noexcept {
   const std::lock_guard lock(mutex_);
-  const std::uintptr_t address = (next_address_ + alignment - 1) & ~(alignment - 1);
-  const std::size_t window = options_.extensible ? options_.capacity : bytes;
   if (Expected<void> taken = take(bytes); !taken) return tl::unexpected(taken.error());
-  if (address > last_address || window > last_address - address) {
-    used_ -= bytes;  // addresses are never used again, and have run out
+  void* memory = next_addresses(options_.extensible ? options_.capacity : bytes, alignment);
+  if (memory == nullptr) {
+    used_ -= bytes;
     return tl::unexpected(fail(Errc::device_failed, bytes));
   }
-  next_address_ = address + window;
-  return Piece{.memory = reinterpret_cast<void*>(address),  // NOLINT(performance-no-int-to-ptr)
-               .bytes = bytes,
-               .alignment = alignment};
+  return Piece{.memory = memory, .bytes = bytes, .alignment = alignment};
 }
 
 Expected<Device::Piece> SimulatedDevice::extend(const Piece& piece, std::size_t bytes) noexcept {
@@ -96,8 +113,7 @@ Expected<Device::Piece> SimulatedDevice::extend(const Piece& piece, std::size_t 
 
 void SimulatedDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
   const std::lock_guard lock(mutex_);
-  ++free_calls_;
-  virtual_ns_ += static_cast<double>(options_.free_latency.count());
+  count_free_call();
   used_ -= piece.bytes;
 }
 
@@ -130,8 +146,13 @@ std::size_t SimulatedDevice::used() const noexcept {
 std::string SimulatedDevice::validate() const {
   std::size_t live = 0;
   each_live_piece([&](const Piece& piece) { live += piece.bytes; });
-  if (live != used()) return "simulated: used is the sum of the live blocks";
-  if (used() > options_.capacity) return "simulated: used is within the capacity";
+  {
+    const std::lock_guard lock(mutex_);
+    if (pages_->broken_law() != nullptr) return pages_->broken_law();
+    if (live + pages_->mapped_bytes() != used_)
+      return "simulated: used is the sum of the live blocks and of the mapped pages";
+    if (used_ > options_.capacity) return "simulated: used is within the capacity";
+  }
   return Device::validate();
 }
 

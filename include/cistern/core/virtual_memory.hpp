@@ -51,9 +51,8 @@ class VirtualMemory {
   /// reserved. Errors: out_of_memory, device_failed.
   Expected<void> map(const AddressRange& range, std::byte* start, std::size_t bytes) noexcept;
 
-  /// Takes the memory behind whole pages of `range` away, all of which are mapped. What `stream`
-  /// and the streams of `also_used_on` were told to do with them is done first. Counts as a device
-  /// free.
+  /// Takes the memory behind whole pages of `range` away, all of which are mapped, once the device
+  /// is done with what stands in `stream`. Counts as a device free.
   void unmap(const AddressRange& range, std::byte* start, std::size_t bytes,
              Stream stream) noexcept;
 
@@ -61,6 +60,9 @@ class VirtualMemory {
   VirtualMemory(Device& device, PageSizes page_sizes) noexcept
       : device_(device), page_sizes_(page_sizes) {}
   ~VirtualMemory() = default;
+
+  [[nodiscard]] Error fail(Errc code, std::size_t requested,
+                           std::size_t available = 0) const noexcept;
 
   /// As the public ones, which check sizes and count; called outside every lock of theirs. The
   /// page size is one of those stated, and `bytes` a multiple of it, not zero.

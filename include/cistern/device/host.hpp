@@ -4,10 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "cistern/core/device.hpp"
 
 namespace cistern {
+
+class HostPages;
 
 enum class HugePages : std::uint8_t {
   never,        // ask the system for small pages
@@ -33,7 +36,14 @@ class HostDevice final : public Device {
   /// One for the process: every host device stands for the same memory.
   [[nodiscard]] PoolRegistry& registry() noexcept override;
 
+  /// Pages from the system's smallest to 2 MiB; smaller than that, they are never huge pages. Pages
+  /// are backed when they are mapped, where the system can say so (Linux 5.14); mapping more than
+  /// `host_memory()` in all fails. Within that, a control group that is shared with others may
+  /// still run out, and the system then ends a process instead of failing the call.
+  [[nodiscard]] VirtualMemory* virtual_memory() noexcept override;
+
  private:
+  ~HostDevice() override;
   Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept override;
   void give_back(Piece piece, Stream stream) noexcept override;
   [[nodiscard]] bool is_mapped(std::size_t bytes) const noexcept {
@@ -41,6 +51,7 @@ class HostDevice final : public Device {
   }
 
   const Options options_;
+  const std::unique_ptr<HostPages> pages_;
 };
 
 /// Bytes of memory this process may use: the machine's, or less where a control group says so.

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 
 #include "cistern/core/device.hpp"
@@ -30,7 +31,8 @@ class SimulatedDevice final : public Device {
     Duration free_latency{0};
     double ns_per_byte = 0;  // of an allocation
 
-    // Failures on demand, of allocations and of growing, counted from 1 since the device was made.
+    // Failures on demand, of allocations, of growing and of mapping pages, counted from 1 since the
+    // device was made.
     std::uint64_t fail_at = 0;     // the n-th call fails; 0 for none
     std::uint64_t fail_every = 0;  // every n-th call fails; 0 for none
     double fail_probability = 0;   // each call fails with this probability, drawn from `seed`
@@ -51,16 +53,26 @@ class SimulatedDevice final : public Device {
   /// Makes the n-th allocation call from now fail; 0 takes it back.
   void fail_next(std::uint64_t n) noexcept;
 
-  /// Bytes in use.
+  /// Pages from 4 KiB to 1 GiB, whatever the granularity of blocks is.
+  [[nodiscard]] VirtualMemory* virtual_memory() noexcept override;
+
+  /// Bytes in use, by blocks and by pages that are mapped.
   [[nodiscard]] std::size_t used() const noexcept;
 
   [[nodiscard]] std::string validate() const override;
 
  private:
+  class Pages;
+
+  ~SimulatedDevice() override;
   Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept override;
   void give_back(Piece piece, Stream stream) noexcept override;
   Expected<Piece> extend(const Piece& piece, std::size_t bytes) noexcept override;
+
+  // Under the lock.
   Expected<void> take(std::size_t bytes) noexcept;
+  void count_free_call() noexcept;
+  void* next_addresses(std::size_t bytes, std::size_t alignment) noexcept;
   bool fails_on_demand(std::size_t bytes) noexcept;
 
   const Options options_;
@@ -72,6 +84,7 @@ class SimulatedDevice final : public Device {
   std::uint64_t fail_call_ = 0;
   std::uint64_t random_state_;
   double virtual_ns_ = 0;
+  const std::unique_ptr<Pages> pages_;
 };
 
 }  // namespace cistern
