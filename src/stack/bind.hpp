@@ -1,38 +1,37 @@
-// From tree to stages: names are looked up, recipes replaced, arguments and order checked. Nothing
-// is made (no file, no device) before all of the text is known to be right; `build` then makes the
-// stages, the device first.
+// From tree to stages: names are looked up, arguments and order checked. Nothing is made (no file, no
+// device) before all of the text is known to be right; `build` then makes the stages, the device
+// first. Recipes have been replaced before.
 #pragma once
 
-#include <optional>
-#include <string>
-#include <string_view>
 #include <vector>
 
 #include "cistern/stack/stack.hpp"
 #include "stack/stage_entry.hpp"
+#include "stack/table.hpp"
 
 namespace cistern::language {
 
-/// One stage of a stack that can be built: an entry of the table with its arguments, or a resource
-/// of the program.
+/// One stage of a stack that can be built: an entry of the table with its arguments, a resource of
+/// the program, or a device that this version does not have.
 struct Link {
   const StageEntry* entry = nullptr;
   Ref<Resource> resource;  // where there is no entry
+  const AbsentDevice* absent = nullptr;
   StageSyntax syntax;
-  std::optional<Span> recipe;  // where the stage comes from one: that is what a problem points at
-
-  [[nodiscard]] Span span() const { return recipe.value_or(syntax.span); }
 };
 
-/// Outermost first; the last is a device or a resource of the program.
+/// Outermost first; the last is one that nothing stands below.
 using Chain = std::vector<Link>;
 
 [[nodiscard]] Result<Chain> bind(const StackSyntax& stages, const Bindings& bindings);
 
-/// Also throws what the constructors of stages throw.
-[[nodiscard]] Result<Ref<Resource>> build(const Chain& chain);
+/// Also throws what the constructors of stages throw: `DeviceAbsent` is one of that.
+[[nodiscard]] Result<Ref<Resource>> build(const Chain& chain, const Bindings& bindings);
 
-/// `text` with the recipes of `stages`, its tree, replaced.
-[[nodiscard]] Result<std::string> expand(std::string_view text, const StackSyntax& stages);
+/// What is wrong with a resource of the program that has the name of this stage or recipe.
+[[nodiscard]] Problem name_of_the_language(const StageSyntax& stage);
+
+/// What is wrong with a stage that something must stand below, but nothing does.
+[[nodiscard]] Problem nothing_below(const StageSyntax& stage);
 
 }  // namespace cistern::language

@@ -4,9 +4,10 @@
 #include <utility>
 
 #include "cistern/adaptor/recorder.hpp"
-#include "stack/bind.hpp"
 #include "stack/default_stack.hpp"
+#include "stack/expand.hpp"
 #include "stack/parse.hpp"
+#include "stack/read.hpp"
 #include "stack/recipes.hpp"
 #include "stack/table.hpp"
 
@@ -20,24 +21,16 @@ tl::expected<T, StackError> at_the_edge(std::string_view text, language::Result<
   });
 }
 
-language::Result<language::Chain> read(std::string_view text, const Bindings& bindings) {
-  language::Result<language::StackSyntax> stages = language::parse(text);
-  if (!stages) return problem_of(stages);
-  return language::bind(*stages, bindings);
-}
-
 language::Result<Ref<Resource>> open_resource(std::string_view text, const Bindings& bindings) {
-  language::Result<language::Chain> chain = read(text, bindings);
-  if (!chain) return problem_of(chain);
-  return language::build(*chain);
+  language::Result<language::ReadText> right = language::read(text, bindings);
+  if (!right) return problem_of(right);
+  return right->open(bindings);
 }
 
 // The default resource is never closed, but a recording of it must still end.
-void finish_recordings(Resource& outermost) {
-  for (auto* stage = dynamic_cast<Stage*>(&outermost); stage != nullptr;
-       stage = dynamic_cast<Stage*>(&stage->upstream())) {
-    if (auto* recorder = dynamic_cast<Recorder*>(stage)) recorder->finish();
-  }
+void finish_recordings(Resource& stage) {
+  if (auto* recorder = dynamic_cast<Recorder*>(&stage)) recorder->finish();
+  stage.each_upstream(finish_recordings);
 }
 
 }  // namespace
@@ -60,13 +53,14 @@ Stack open(std::string_view text, const Bindings& bindings) {
 }
 
 tl::expected<void, StackError> check(std::string_view text, const Bindings& bindings) {
-  return at_the_edge(text, read(text, bindings)).map([](const language::Chain&) {});
+  return at_the_edge(text, language::read(text, bindings)).map([](const language::ReadText&) {});
 }
 
 tl::expected<std::string, StackError> expand(std::string_view text) {
   language::Result<language::StackSyntax> stages = language::parse(text);
   if (!stages) return at_the_edge(text, language::Result<std::string>(problem_of(stages)));
-  return at_the_edge(text, language::expand(text, *stages));
+  return at_the_edge(text, language::expand(text, *stages, {}))
+      .map([](const language::Expansion& expansion) { return expansion.text(); });
 }
 
 std::vector<StageDoc> stage_docs() {
@@ -77,7 +71,7 @@ std::vector<StageDoc> stage_docs() {
     docs.push_back({.name = recipe.name,
                     .kind = "recipe",
                     .text = recipe.text,
-                    .parameters = {},
+                    .parameters = recipe.parameters,
                     .expansion = recipe.expansion});
   }
   return docs;

@@ -28,12 +28,13 @@ tl::unexpected<Problem> too_many(const Argument& argument, const StageDoc& doc) 
 
 }  // namespace
 
-Result<std::vector<const Argument*>> match(const StageSyntax& stage, const StageDoc& doc) {
-  std::vector<const Argument*> given(doc.parameters.size());
+Result<Matched> match(const StageSyntax& stage, const StageDoc& doc, bool takes_rest) {
+  Matched given(doc.parameters.size());
   bool named = false;
   std::size_t position = 0;
   for (const Argument& argument : stage.arguments) {
-    std::size_t index = position;
+    const bool is_rest = takes_rest && argument.key.empty() && position + 1 >= given.size();
+    std::size_t index = is_rest ? given.size() - 1 : position;
     if (argument.key.empty()) {
       if (named) {
         return problem(argument.span(),
@@ -49,10 +50,10 @@ Result<std::vector<const Argument*>> match(const StageSyntax& stage, const Stage
       if (found == doc.parameters.end()) return unknown(argument, doc);
       index = static_cast<std::size_t>(found - doc.parameters.begin());
     }
-    if (given[index] != nullptr) {
+    if (!given[index].empty() && !is_rest) {
       return problem(argument.span(), doc.parameters[index].name + " is given twice");
     }
-    given[index] = &argument;
+    given[index].push_back(&argument);
   }
   return given;
 }

@@ -7,13 +7,17 @@
 #include <string>
 #include <utility>
 
+#include "cistern/adaptor/fallback.hpp"
 #include "cistern/adaptor/limit.hpp"
 #include "cistern/adaptor/recorder.hpp"
+#include "cistern/core/device.hpp"
+#include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/device/host.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
 #include "stack/cache_buckets.hpp"
+#include "stack/nested_stack.hpp"
 
 namespace cistern::language {
 namespace {
@@ -85,6 +89,54 @@ StageEntry cache() {
       });
 }
 
+// --- choices of stacks ---
+
+StageEntry fallback() {
+  struct Options {
+    NestedStack stack;
+    NestedStack otherwise;
+  };
+  return StageOf<Options>(Kind::choice, "fallback", "two stacks, one for what the other cannot take")
+      .takes("stack", &Options::stack, stack(), "the first choice")
+      .required()
+      .takes("otherwise", &Options::otherwise, stack(), "takes what the first cannot")
+      .required()
+      .made_by([](const Options& options) -> Result<Ref<Resource>> {
+        Result<Ref<Resource>> first = options.stack.open();
+        if (!first) return first;
+        Result<Ref<Resource>> second = options.otherwise.open();
+        if (!second) return second;
+        return make<Fallback>(std::move(*first), std::move(*second));
+      });
+}
+
+/// The first of `stacks` whose device is there; one warning says why those before it are not.
+Result<Ref<Resource>> first_present(const std::vector<NestedStack>& stacks) {
+  std::string reasons;
+  for (const NestedStack& stack : stacks) {
+    try {
+      Result<Ref<Resource>> resource = stack.open();
+      if (resource && !reasons.empty()) {
+        report("first takes %s: %s", stack.chain.back().syntax.name.c_str(), reasons.c_str());
+      }
+      return resource;
+    } catch (const DeviceAbsent& absent) {
+      reasons += (reasons.empty() ? "" : "; ") + std::string(absent.what());
+    }
+  }
+  throw DeviceAbsent(reasons);
+}
+
+StageEntry first() {
+  struct Options {
+    std::vector<NestedStack> stacks;
+  };
+  return StageOf<Options>(Kind::choice, "first", "the first of some stacks whose device is present")
+      .takes_rest("stacks", &Options::stacks, stack(),
+                  "in order of preference; one warning says why those before it are not there")
+      .made_by([](const Options& options) { return first_present(options.stacks); });
+}
+
 // --- devices ---
 
 StageEntry host() {
@@ -134,8 +186,18 @@ StageEntry simulated() {
 }  // namespace
 
 const std::vector<StageEntry>& stages() {
-  static const std::vector<StageEntry> table = {limit(), trace(), cache(), host(), simulated()};
+  static const std::vector<StageEntry> table = {limit(), trace(),    cache(), fallback(),
+                                                first(), host(), simulated()};
   return table;
+}
+
+const AbsentDevice* find_absent_device(std::string_view name) {
+  static constexpr AbsentDevice devices[] = {
+      {.name = "cuda", .reason = "this version of cistern has none for CUDA GPUs"},
+      {.name = "opencl", .reason = "this version of cistern has none for OpenCL"}};
+  const auto* const found =
+      std::ranges::find_if(devices, [&](const AbsentDevice& each) { return each.name == name; });
+  return found == std::end(devices) ? nullptr : found;
 }
 
 const StageEntry* find_stage(std::string_view name) {

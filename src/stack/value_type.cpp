@@ -64,10 +64,10 @@ Result<std::size_t> read_size(const Value& value, std::string_view type,
 }
 
 /// While a text is only checked there is no device, and any size will do.
-Result<std::size_t> part_of_memory(const Value& value, double ratio, const Device* device) {
+Result<std::size_t> part_of_memory(const Value& value, double ratio, const Resource* below) {
   if (ratio > 1) return out_of_range(value, "from 0% to 100% of the device's memory");
-  if (device == nullptr) return 0;
-  const DeviceLimits& limits = device->limits();
+  if (below == nullptr) return 0;
+  const DeviceLimits& limits = below->device().limits();
   if (limits.total_memory == 0) {
     return problem(value.span, std::string("the ") + limits.kind +
                                    " device does not say how much memory it has; write a size");
@@ -91,7 +91,7 @@ Type<std::size_t> size_or_percent() {
           .read = [](const Value& value, const Context& context) -> Result<std::size_t> {
             if (value.form == Value::Form::word) {
               const std::optional<double> ratio = percentage(value.text);
-              if (ratio) return part_of_memory(value, *ratio, context.device);
+              if (ratio) return part_of_memory(value, *ratio, context.below);
             }
             return read_size(value, "size or percentage", "4096, 64KiB, 1.5GiB, 80GB or 90%");
           },

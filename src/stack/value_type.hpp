@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cistern/core/device.hpp"
+#include "cistern/stack/stack.hpp"
 #include "stack/syntax.hpp"
 #include "stack/wording.hpp"
 
@@ -22,7 +23,8 @@ namespace cistern::language {
 
 /// What a value may refer to outside the text.
 struct Context {
-  const Device* device = nullptr;  // below the stage; null while a text is only checked
+  const Resource* below = nullptr;  // the stage; null while a text is only checked
+  const Bindings* bindings = nullptr;
 };
 
 template <class T>
@@ -31,6 +33,7 @@ struct Type {
   std::string bounds;  // "at least 1"; may be empty
   std::function<Result<T>(const Value&, const Context&)> read;
   std::function<std::string(const T&)> write;
+  bool problems_name_parameter = true;  // else a problem says enough by its place
 };
 
 /// Digits with B, KiB ... or kB ...

@@ -7,8 +7,8 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "stack/bind.hpp"
 #include "stack/parse.hpp"
+#include "stack/read.hpp"
 
 namespace {
 
@@ -23,13 +23,8 @@ void show(std::string_view text, const cistern::language::Problem& problem) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  const auto stages = cistern::language::parse(text);
-  if (!stages) {
-    show(text, stages.error());
-    return 0;
-  }
-  const auto chain = cistern::language::bind(*stages, {});
-  if (!chain) show(text, chain.error());
+  const auto right = cistern::language::read(text, {});
+  if (!right) show(text, right.error());
 
   const auto expanded = cistern::expand(text);
   if (!expanded || expanded->size() > cistern::language::longest_text) return 0;

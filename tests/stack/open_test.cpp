@@ -14,10 +14,8 @@
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
 #include "cistern/stack/stack.hpp"
-#include "stack/bind.hpp"
 #include "stack/cache_buckets.hpp"
 #include "stack/default_stack.hpp"
-#include "stack/parse.hpp"
 #include "support/environment.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
@@ -158,15 +156,12 @@ TEST(Open, APercentageOfAnUnknownMemoryIsRefused) {
   EXPECT_EQ(problem_of("cache > limit(90GB) > mine", bindings), "opened");
 }
 
-/// No recipe of today has such a stage: one is put together by hand.
-TEST(Open, WhereAStageOfARecipeCannotBeMadeTheRecipeIsShown) {
-  const auto stages = language::parse("limit(90%) > mine");
-  auto chain = language::bind(*stages, {{"mine", make<Boundless>()}});
-  ASSERT_TRUE(chain);
-  EXPECT_EQ(language::build(*chain).error().span.position, 6U);
-  chain->front().recipe = language::Span{.position = 3, .length = 2};
-  EXPECT_EQ(language::build(*chain).error().span.position, 3U);
-  EXPECT_EQ(language::build(*chain).error().span.length, 2U);
+TEST(Open, WhatCannotBeMadeIsShownWhereItIsWrittenAmongRecipesAndNestedStacks) {
+  const auto stack = try_open("mlx > fallback(netcl > limit(90%) > mine, host)",
+                              {{"mine", make<Boundless>()}});
+  ASSERT_FALSE(stack);
+  EXPECT_EQ(stack.error().position(), 29U);
+  EXPECT_EQ(stack.error().length(), 3U);
 }
 
 TEST(Open, ALimitOfZeroRefusesEverything) {
@@ -277,9 +272,8 @@ TEST(Bind, WrongUsesAreRefused) {
   EXPECT_EQ(problem_of("cache > host", {{"mlx", device}}), "opened")
       << "only a name that is used matters";
   EXPECT_EQ(problem_of("cache > mime", {{"mine", device}}),
-            "there is no stage 'mime' (there are limit, trace, cache, host, simulated, netcl, "
-            "netcl_unbounded, mlx, "
-            "mine); did you mean 'mine'?");
+            "there is no stage 'mime' (there are limit, trace, cache, fallback, first, host, "
+            "simulated, netcl, netcl_unbounded, mlx, mine); did you mean 'mine'?");
 }
 
 // --- closing ---

@@ -6,8 +6,6 @@
 
 #include "cistern/pool/cache.hpp"
 #include "cistern/stack/stack.hpp"
-#include "stack/bind.hpp"
-#include "stack/parse.hpp"
 #include "support/environment.hpp"
 
 namespace cistern {
@@ -49,9 +47,8 @@ TEST(Expand, IsItsOwnRoundTrip) {
 
 TEST(Recipes, StandForStagesOfTheTableThatOpen) {
   for (const language::Recipe& recipe : language::recipes()) {
-    const auto stages = language::parse(recipe.expansion + " > host");
-    ASSERT_TRUE(stages) << recipe.name;
-    EXPECT_TRUE(language::bind(*stages, {})) << recipe.name;
+    if (recipe.around != nullptr) continue;
+    EXPECT_TRUE(check(recipe.expansion + " > host")) << recipe.name;
     EXPECT_EQ(expand(recipe.expansion).value(), recipe.expansion) << recipe.name;
     const Stack stack = open(recipe.name + " > host");
     EXPECT_EQ(stack.text(), recipe.name + " > host");

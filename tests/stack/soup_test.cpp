@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "cistern/stack/stack.hpp"
-#include "stack/bind.hpp"
 #include "stack/parse.hpp"
+#include "stack/read.hpp"
 #include "support/seed.hpp"
 
 namespace cistern {
@@ -21,15 +21,13 @@ bool check(const std::string& text) {
     EXPECT_LT(std::string_view(error.what()).size(), 1000U);
     return false;
   };
-  const auto stages = language::parse(text);
-  if (!stages) return place(stages.error());
-  const auto chain = language::bind(*stages, {});
-  return chain ? true : place(chain.error());
+  const auto right = language::read(text, {});
+  return right ? true : place(right.error());
 }
 
 TEST(Soup, OfTokens) {
   static constexpr const char* tokens[] = {
-      "cache", "limit", "trace",    "host",       "simulated", "netcl", "mlx", "cach",
+      "cache", "limit", "fallback", "first", "trace",    "host",       "simulated", "netcl", "mlx", "cach",
       ">",     ">",     ">",        "(",          ")",         "(",     ")",   "[",
       "]",     ",",     "=",        "buckets",    "max_bytes", "slack", "fit", "pow2",
       "table", "none",  "evict",    "4KiB",       "1.5GiB",    "99EiB", "90%", "120%",
@@ -65,7 +63,8 @@ TEST(Soup, OfRightTextsWithOneMistake) {
   static constexpr const char* texts[] = {
       "limit(2GiB) > cache(buckets=table, max_bytes=4GiB, when_full=reject) > host",
       R"(limit(90%) > mlx > trace("a \"b\" \\") > simulated(16GiB, free_latency=10us))",
-      "cache(buckets=[4KiB, 64KiB], idle_ratio=none) > host(256KiB, never, zero=true)"};
+      "cache(buckets=[4KiB, 64KiB], idle_ratio=none) > host(256KiB, never, zero=true)",
+      "limit(1GiB) > fallback(limit(90%) > mlx > host, otherwise=first(cuda, netcl > simulated))"};
   const std::uint64_t seed = testing::seed_or(3);
   testing::Random random(seed);
   unsigned right = 0;

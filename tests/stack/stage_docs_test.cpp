@@ -10,8 +10,6 @@
 
 #include "cistern/stack/stack.hpp"
 #include "cistern/stack/stages.hpp"
-#include "stack/bind.hpp"
-#include "stack/parse.hpp"
 #include "support/environment.hpp"
 
 namespace cistern {
@@ -29,6 +27,7 @@ TEST(StageDocs, ListEveryStageAndRecipeOnce) {
   using Names = std::vector<std::string>;
   EXPECT_EQ(names_of_kind("adaptor"), (Names{"limit", "trace"}));
   EXPECT_EQ(names_of_kind("pool"), (Names{"cache"}));
+  EXPECT_EQ(names_of_kind("choice"), (Names{"fallback", "first"}));
   EXPECT_EQ(names_of_kind("device"), (Names{"host", "simulated"}));
   EXPECT_EQ(names_of_kind("recipe"), (Names{"netcl", "netcl_unbounded", "mlx"}));
   std::set<std::string> names;
@@ -87,16 +86,16 @@ TEST(StageDocs, DefaultsCanBeWritten) {
     if (doc.kind == "recipe") continue;
     for (const ParameterDoc& parameter : doc.parameters) {
       std::string text = doc.name + "(" + parameter.name + "=" + parameter.default_value;
-      if (parameter.default_value == "required") {
+      if (doc.kind == "choice") {
+        text = doc.name + (doc.name == "first" ? "(stacks=host" : "(stack=host, otherwise=host");
+      } else if (parameter.default_value == "required") {
         text = doc.name + "(" + parameter.name + "=4096";
       } else if (parameter.text.find("buckets=fit") != std::string::npos) {
         text += ", buckets=fit";
       }
-      text += doc.kind == "device" ? ")" : ") > host";
-      const auto stages = language::parse(text);
-      ASSERT_TRUE(stages) << text;
-      const auto chain = language::bind(*stages, {});
-      EXPECT_TRUE(chain) << (chain ? "" : chain.error().message) << "\n" << text;
+      text += doc.kind == "device" || doc.kind == "choice" ? ")" : ") > host";
+      const auto right = check(text);
+      EXPECT_TRUE(right) << (right ? "" : right.error().what());
     }
   }
 }
@@ -126,10 +125,8 @@ TEST(StackLanguagePage, ItsStacksAreRight) {
   std::size_t seen = 0;
   for (const std::vector<std::string>& block : blocks("stack")) {
     for (const std::string& text : block) {
-      const auto stages = language::parse(text);
-      ASSERT_TRUE(stages) << text << "\n" << stages.error().message;
-      const auto chain = language::bind(*stages, bindings);
-      EXPECT_TRUE(chain) << text << "\n" << chain.error().message;
+      const auto right = check(text, bindings);
+      EXPECT_TRUE(right) << (right ? "" : right.error().what());
       ++seen;
     }
   }

@@ -46,6 +46,7 @@ Json as_json(const Run& run) {
             {"peak_live_granted_bytes", stats.live_granted.peak},
             {"peak_cached_bytes", stats.cached.peak},
             {"peak_reserved_bytes", stats.reserved.peak},
+            {"peak_spilled_bytes", stats.spilled.peak},
             {"utilisation", result.utilisation()},
             {"hits", stats.hits},
             {"misses", stats.misses},

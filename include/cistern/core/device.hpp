@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -27,6 +28,17 @@ struct DeviceLimits {
   std::size_t granularity = 1;     // sizes are rounded up to a multiple of it
   bool memory_is_address = true;   // else `Block::memory` is an object, aligned to max_alignment
   bool host_addressable = false;   // the CPU can read and write the memory
+};
+
+/// Thrown where a device is made that this build or this machine does not have: a program that can
+/// do without it catches this, and the stage `first` takes the next.
+class DeviceAbsent : public std::runtime_error {
+ public:
+  DeviceAbsent(const std::string& device, const std::string& reason)
+      : std::runtime_error("there is no " + device + " device: " + reason) {}
+
+  /// Of several devices, one reason each.
+  explicit DeviceAbsent(const std::string& reasons) : std::runtime_error(reasons) {}
 };
 
 /// True if a request may ask for `alignment`: 0 or a power of two that the device can give.

@@ -31,6 +31,7 @@ class Pool : public Stage {
     stats.cached.current += below.cached.current;
     stats.cached.peak += below.cached.peak;  // no less than the peak of the sum
     stats.reserved = below.reserved;
+    stats.spilled = below.spilled;
     stats.hits += below.hits;
     if (below.pools > 0) stats.misses = below.misses;
     stats.device_allocations = below.device_allocations;

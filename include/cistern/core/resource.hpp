@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -119,6 +120,9 @@ class Resource {
   /// Adds what this stage and those below it know about a request that failed. Takes no longer than
   /// `outstanding`, allocates nothing.
   virtual void explain(Shortage& /*shortage*/) const noexcept {}
+
+  /// Calls `visit` with each of the stages that this one stands on.
+  virtual void each_upstream(const std::function<void(Resource&)>& /*visit*/) const {}
 
   /// The law of this stage's structure, or of a stage's below it, that does not hold; empty if all
   /// hold. For tests: O(blocks), and exact only while nobody allocates or frees.

@@ -6,6 +6,7 @@
 // so that a block always comes back the way it went out.
 #pragma once
 
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -40,6 +41,9 @@ class Stage : public Resource {
     return upstream_->largest_after(supposed);
   }
   void explain(Shortage& shortage) const noexcept override { upstream_->explain(shortage); }
+  void each_upstream(const std::function<void(Resource&)>& visit) const override {
+    visit(*upstream_);
+  }
   [[nodiscard]] std::string validate() const override { return upstream_->validate(); }
 
  protected:

@@ -1,7 +1,9 @@
 // The figures every stage reports, with one set of keys for all stacks. A figure that a stage does
 // not have is zero. Live blocks, allocations, frees and failures are the outermost stage's;
 // reserved bytes and device calls the device's; idle bytes are summed over the stages; misses are
-// the innermost pool's (on a bare device every request is one).
+// the innermost pool's (on a bare device every request is one). Where a stage has two upstreams,
+// what is not its own is the sum of theirs, and a peak the sum of the peaks, which is no less than
+// the peak of the sum.
 #pragma once
 
 #include <algorithm>
@@ -32,6 +34,7 @@ struct Stats {
   Gauge live_blocks;
   Gauge cached;    // idle bytes that pools keep for reuse
   Gauge reserved;  // bytes obtained from the device and not given back
+  Gauge spilled;   // bytes that fallbacks obtained elsewhere than from their first choice
 
   std::uint64_t allocations = 0;  // requests that were granted
   std::uint64_t frees = 0;        // frees that were accepted
@@ -101,6 +104,7 @@ struct Stats {
     visit(std::string_view("live_blocks"), stats.live_blocks...);
     visit(std::string_view("cached"), stats.cached...);
     visit(std::string_view("reserved"), stats.reserved...);
+    visit(std::string_view("spilled"), stats.spilled...);
   }
 
   /// The same for every counter.
