@@ -15,6 +15,10 @@ void add(Gauge& sum, const Gauge& gauge) noexcept {
   sum.peak += gauge.peak;
 }
 
+Error invalid(const Block& block) noexcept {
+  return {.code = Errc::invalid_block, .stage = "fallback", .requested = block.bytes};
+}
+
 void raise(Gauge& gauge, const Gauge& floor) noexcept {
   gauge.peak = std::max(gauge.peak, floor.peak);
 }
@@ -42,8 +46,7 @@ Expected<Block> Fallback::try_allocate(Request request) noexcept {
 // Every block is as aligned as the device that the program knows of promises.
 Request Fallback::for_second(Request request) const noexcept {
   const bool is_power_of_two = (request.alignment & (request.alignment - 1)) == 0;
-  if (is_power_of_two)
-    request.alignment = std::max(request.alignment, device().limits().alignment);
+  if (is_power_of_two) request.alignment = std::max(request.alignment, device().limits().alignment);
   return request;
 }
 
@@ -67,13 +70,19 @@ bool Fallback::deallocate(const Block& block, Stream stream) noexcept {
   return true;
 }
 
+Expected<Block> Fallback::try_grow(const Block& block, std::size_t bytes) noexcept {
+  if (block.empty()) return Resource::try_grow(block, bytes);
+  BlockRecords::Record* const record = records_.find(block);
+  if (record == nullptr) return tl::unexpected(invalid(block));
+  const Expected<Block> grown = home_of(*record).try_grow(record->below, bytes);
+  if (!grown) return grown;
+  return records_.grow(*record, *grown);
+}
+
 Expected<void> Fallback::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
   const BlockRecords::Record* const record = records_.find(block);
-  if (record == nullptr) {
-    return tl::unexpected(
-        Error{.code = Errc::invalid_block, .stage = "fallback", .requested = block.bytes});
-  }
+  if (record == nullptr) return tl::unexpected(invalid(block));
   return home_of(*record).also_used_on(record->below, stream);
 }
 
@@ -121,6 +130,19 @@ std::vector<BucketStats> Fallback::buckets() const {
 
 Outstanding Fallback::outstanding() const noexcept {
   return records_.outstanding();
+}
+
+std::size_t Fallback::largest_after(const Supposition& supposed) const noexcept {
+  Supposition nothing_back = supposed;
+  nothing_back.requested = 0;
+  nothing_back.granted = 0;
+  return std::max(first_->largest_after(nothing_back), second_->largest_after(nothing_back));
+}
+
+// The first last, so that the device that is reported is its.
+void Fallback::explain(Shortage& shortage) const noexcept {
+  second_->explain(shortage);
+  first_->explain(shortage);
 }
 
 void Fallback::each_upstream(const std::function<void(Resource&)>& visit) const {

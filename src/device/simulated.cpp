@@ -12,7 +12,6 @@
 namespace cistern {
 namespace {
 
-constexpr std::uintptr_t first_address = std::uintptr_t{1} << 32;
 constexpr std::uintptr_t last_address = std::uintptr_t{1} << 62;
 
 DeviceLimits simulated_limits(const SimulatedDevice::Options& options) {
@@ -38,13 +37,14 @@ double draw(std::uint64_t& state) noexcept {
 SimulatedDevice::SimulatedDevice(const Options& options)
     : Device(simulated_limits(options)),
       options_(options),
-      next_address_(first_address),
+      next_address_(options.first_address),
       fail_call_(options.fail_at),
       random_state_(options.seed),
       pages_(std::make_unique<Pages>(*this)) {
   if (!(options.fail_probability >= 0 && options.fail_probability <= 1)) {
     throw std::invalid_argument("simulated: fail_probability is between 0 and 1");
   }
+  if (options.first_address == 0) throw std::invalid_argument("simulated: address 0 is no block's");
   if (!(options.ns_per_byte >= 0 && std::isfinite(options.ns_per_byte)) ||
       options.allocate_latency.count() < 0 || options.free_latency.count() < 0) {
     throw std::invalid_argument("simulated: latencies are not negative");

@@ -69,9 +69,8 @@ Words names_of(Kind kind) {
 Result<void> check_order(const Chain& chain) {
   for (std::size_t i = 0; i + 1 < chain.size(); ++i) {
     if (!ends_stack(chain[i])) continue;
-    return problem(chain[i].syntax.span,
-                   quoted(chain[i].syntax.name) + " is " + what_is(chain[i]) +
-                       ": it stands at the right end, with nothing below it");
+    return problem(chain[i].syntax.span, quoted(chain[i].syntax.name) + " is " + what_is(chain[i]) +
+                                             ": it stands at the right end, with nothing below it");
   }
   if (ends_stack(chain.back())) return {};
   return tl::unexpected(nothing_below(chain.back().syntax));

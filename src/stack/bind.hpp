@@ -1,5 +1,5 @@
-// From tree to stages: names are looked up, arguments and order checked. Nothing is made (no file, no
-// device) before all of the text is known to be right; `build` then makes the stages, the device
+// From tree to stages: names are looked up, arguments and order checked. Nothing is made (no file,
+// no device) before all of the text is known to be right; `build` then makes the stages, the device
 // first. Recipes have been replaced before.
 #pragma once
 

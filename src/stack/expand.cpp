@@ -21,8 +21,8 @@ Span Expansion::in_original(Span span) const {
   const std::size_t last = span.position + std::max<std::size_t>(span.length, 1) - 1;
   const Piece& first_piece = piece_at(span.position);
   const Piece& last_piece = piece_at(last);
-  const std::size_t start = first_piece.original.position +
-                            (first_piece.copied ? span.position - first_piece.start : 0);
+  const std::size_t start =
+      first_piece.original.position + (first_piece.copied ? span.position - first_piece.start : 0);
   if (last_piece.copied && span.length == 0) return {start, 0};
   const std::size_t end =
       last_piece.original.position +
@@ -33,7 +33,8 @@ Span Expansion::in_original(Span span) const {
 /// Writes the expansion from left to right.
 class Expander {
  public:
-  Expander(std::string_view text, const Bindings& bindings) : original_(text), bindings_(bindings) {}
+  Expander(std::string_view text, const Bindings& bindings)
+      : original_(text), bindings_(bindings) {}
 
   Result<Expansion> run(const StackSyntax& stages) {
     copy(0, stages.front().whole.position);
@@ -96,9 +97,9 @@ class Expander {
 
   Result<void> write_instead(const Recipe& recipe, const StageSyntax& stage) {
     if (!stage.arguments.empty()) {
-      return problem(stage.whole, recipe.name +
-                                      " is a recipe and takes no arguments; it stands for " +
-                                      recipe.expansion);
+      return problem(
+          stage.whole,
+          recipe.name + " is a recipe and takes no arguments; it stands for " + recipe.expansion);
     }
     if (recipe.under_environment == nullptr) {
       write(recipe.expansion, stage.whole);

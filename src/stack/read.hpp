@@ -14,8 +14,8 @@ struct ReadText {
   Expansion expansion;
   Chain chain;  // its spans are places in the expansion
 
-  /// Makes the stack. Problems lie in the original text. Also throws what the constructors of stages
-  /// throw.
+  /// Makes the stack. Problems lie in the original text. Also throws what the constructors of
+  /// stages throw.
   [[nodiscard]] Result<Ref<Resource>> open(const Bindings& bindings) const;
 };
 

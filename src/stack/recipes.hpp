@@ -1,5 +1,5 @@
-// Recipes: names for stages that are often wanted together, or that behave as another system does. A
-// recipe is a macro: its text replaces its name, or is written around the stages to its right.
+// Recipes: names for stages that are often wanted together, or that behave as another system does.
+// A recipe is a macro: its text replaces its name, or is written around the stages to its right.
 #pragma once
 
 #include <string>

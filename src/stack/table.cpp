@@ -96,7 +96,8 @@ StageEntry fallback() {
     NestedStack stack;
     NestedStack otherwise;
   };
-  return StageOf<Options>(Kind::choice, "fallback", "two stacks, one for what the other cannot take")
+  return StageOf<Options>(Kind::choice, "fallback",
+                          "two stacks, one for what the other cannot take")
       .takes("stack", &Options::stack, stack(), "the first choice")
       .required()
       .takes("otherwise", &Options::otherwise, stack(), "takes what the first cannot")
@@ -165,6 +166,9 @@ StageEntry simulated() {
              "of every block")
       .takes("extensible", &Options::extensible, boolean(),
              "blocks can be made larger where they lie")
+      .takes("first_address", &Options::first_address,
+             bounded(size(), power_of_two(std::size_t{1} << 20U, std::size_t{1} << 60U)),
+             "where its addresses begin: another for each device of one stack")
       .takes("allocate_latency", &Options::allocate_latency, duration(),
              "what an allocation costs, in virtual time")
       .takes("free_latency", &Options::free_latency, duration(),
@@ -186,8 +190,8 @@ StageEntry simulated() {
 }  // namespace
 
 const std::vector<StageEntry>& stages() {
-  static const std::vector<StageEntry> table = {limit(), trace(),    cache(), fallback(),
-                                                first(), host(), simulated()};
+  static const std::vector<StageEntry> table = {limit(), trace(), cache(),    fallback(),
+                                                first(), host(),  simulated()};
   return table;
 }
 

@@ -24,13 +24,15 @@ using namespace literals;
 using testing::Ledger;
 using testing::Spy;
 
-SimulatedDevice::Options of_capacity(std::size_t bytes) {
-  return {.capacity = bytes};
+/// The `n`-th device has addresses of its own.
+Ref<SimulatedDevice> device_of(std::size_t capacity, std::size_t n) {
+  return make<SimulatedDevice>(
+      SimulatedDevice::Options{.capacity = capacity, .first_address = n << 40U});
 }
 
 TEST(Fallback, TheSecondTakesWhatTheFirstCannot) {
-  const auto first = make<SimulatedDevice>(of_capacity(1_MiB));
-  const auto second = make<SimulatedDevice>(of_capacity(1_GiB));
+  const auto first = device_of(1_MiB, 1);
+  const auto second = device_of(1_GiB, 2);
   const auto fallback = make<Fallback>(first, second);
   const Block one = fallback->allocate(1_MiB);
   const Block two = fallback->allocate(512_KiB);   // the first is full
@@ -90,9 +92,9 @@ TEST(Fallback, WhereBothFailTheErrorIsTheOneThatHelps) {
 }
 
 TEST(Fallback, AlignmentAndStreamsReachBoth) {
-  const auto one =
-      make<Spy>(make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 1_MiB, .alignment = 4_KiB}));
-  const auto other = make<Spy>(make<SimulatedDevice>());
+  const auto one = make<Spy>(
+      make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 1_MiB, .alignment = 4_KiB}));
+  const auto other = make<Spy>(device_of(1_GiB, 2));
   const auto fallback = make<Fallback>(one, other);
   const Request request{.bytes = 1_MiB, .alignment = 64_KiB, .stream = {.id = 5}};
   const Block first = fallback->allocate(request);
@@ -124,7 +126,7 @@ TEST(Fallback, AlignmentAndStreamsReachBoth) {
 
 TEST(Fallback, StaleAndForeignFreesAreRefused) {
   const testing::CaughtReports reports;
-  const auto first = make<SimulatedDevice>(of_capacity(1_MiB));
+  const auto first = device_of(1_MiB, 1);
   const auto second = make<SimulatedDevice>();
   const auto fallback = make<Fallback>(first, second);
   const Block one = fallback->allocate(1_MiB);
@@ -150,14 +152,13 @@ TEST(Fallback, AnEmptyBlockIsNobodys) {
   EXPECT_EQ(fallback->stats(), Stats{});
 }
 
-Ref<Cache> cache_of(std::size_t capacity) {
-  return make<Cache>(make<SimulatedDevice>(of_capacity(capacity)),
-                     Cache::Options{.idle_ratio = Cache::no_ratio});
+Ref<Cache> cache_of(std::size_t capacity, std::size_t n) {
+  return make<Cache>(device_of(capacity, n), Cache::Options{.idle_ratio = Cache::no_ratio});
 }
 
 TEST(Fallback, TrimsTheFirstBeforeTheSecondAndKeepsWhatItMay) {
-  const auto first = cache_of(4_MiB);
-  const auto second = cache_of(16_MiB);
+  const auto first = cache_of(4_MiB, 1);
+  const auto second = cache_of(16_MiB, 2);
   const auto fallback = make<Fallback>(first, second);
   Ledger ledger(*fallback);
   for (int i = 0; i < 8; ++i)
@@ -177,7 +178,7 @@ TEST(Fallback, TrimsTheFirstBeforeTheSecondAndKeepsWhatItMay) {
 }
 
 TEST(Fallback, HitsAndMissesAreThoseOfBoth) {
-  const auto fallback = make<Fallback>(cache_of(1_MiB), cache_of(16_MiB));
+  const auto fallback = make<Fallback>(cache_of(1_MiB, 1), cache_of(16_MiB, 2));
   const Ref<Resource> top = make<Cache>(fallback, Cache::Options{.max_bytes = 0});
   Ledger ledger(*top);
   for (int turn = 0; turn < 3; ++turn) {
@@ -195,9 +196,9 @@ TEST(Fallback, HitsAndMissesAreThoseOfBoth) {
 }
 
 TEST(Fallback, WhatIsSpilledIsCountedOnceHoweverTheyAreNested) {
-  const auto device = [] { return make<SimulatedDevice>(of_capacity(1_MiB)); };
-  const auto left = make<Fallback>(make<Fallback>(device(), device()), device());
-  const auto right = make<Fallback>(device(), make<Fallback>(device(), device()));
+  const auto device = [](std::size_t n) { return device_of(1_MiB, n); };
+  const auto left = make<Fallback>(make<Fallback>(device(1), device(2)), device(3));
+  const auto right = make<Fallback>(device(1), make<Fallback>(device(2), device(3)));
   for (const auto& fallback : {left, right}) {
     Ledger ledger(*fallback);
     for (int i = 0; i < 3; ++i)
@@ -212,7 +213,7 @@ TEST(Fallback, WhatIsSpilledIsCountedOnceHoweverTheyAreNested) {
 }
 
 TEST(Fallback, AScopePutsThePeaksOfBothBack) {
-  const auto fallback = make<Fallback>(cache_of(4_MiB), cache_of(16_MiB));
+  const auto fallback = make<Fallback>(cache_of(4_MiB, 1), cache_of(16_MiB, 2));
   const Ref<Resource> top = make<Limit>(fallback, 1_GiB);
   Ledger ledger(*top);
   for (int i = 0; i < 8; ++i)
@@ -238,7 +239,7 @@ TEST(Fallback, AScopePutsThePeaksOfBothBack) {
 TEST(Fallback, StaysForItsLastBlockAndReportsOnce) {
   const testing::CaughtReports reports;
   const auto second = make<SimulatedDevice>();
-  Ref<Resource> fallback = make<Fallback>(make<SimulatedDevice>(of_capacity(1_MiB)), second);
+  Ref<Resource> fallback = make<Fallback>(device_of(1_MiB, 1), second);
   Resource& resource = *fallback;
   const Block one = resource.allocate(1_MiB);
   const Block two = resource.allocate(2_MiB);
@@ -252,7 +253,7 @@ TEST(Fallback, StaysForItsLastBlockAndReportsOnce) {
 }
 
 TEST(Fallback, WithoutMemoryForARecordNothingIsLost) {
-  const auto fallback = make<Fallback>(make<SimulatedDevice>(of_capacity(1_MiB)), cache_of(1_GiB));
+  const auto fallback = make<Fallback>(device_of(1_MiB, 1), cache_of(1_GiB, 2));
   std::vector<Block> blocks;
   blocks.reserve(10'000);
   int refused = 0;
@@ -280,12 +281,15 @@ TEST(Fallback, RandomRunsUnderFailuresLoseNothing) {
   const std::uint64_t seed = testing::seed_or(1);
   SCOPED_TRACE(testing::replay_hint(seed));
   testing::Random random(seed);
-  const auto failing = [&](std::size_t capacity) {
-    return make<SimulatedDevice>(
-        SimulatedDevice::Options{.capacity = capacity, .fail_probability = 0.2, .seed = seed});
+  const auto failing = [&](std::size_t capacity, std::size_t n) {
+    return make<SimulatedDevice>(SimulatedDevice::Options{.capacity = capacity,
+                                                          .first_address = n << 40U,
+                                                          .extensible = n == 2,
+                                                          .fail_probability = 0.2,
+                                                          .seed = seed});
   };
-  const auto fallback =
-      make<Fallback>(make<Cache>(failing(8_MiB)), make<Fallback>(failing(8_MiB), failing(64_MiB)));
+  const auto fallback = make<Fallback>(make<Cache>(failing(2_MiB, 1)),
+                                       make<Fallback>(failing(2_MiB, 2), failing(64_MiB, 3)));
   Ledger ledger(*fallback);
   for (int i = 0; i < 3000; ++i) {
     if (ledger.size() > 0 && random.chance(48)) {
@@ -294,10 +298,51 @@ TEST(Fallback, RandomRunsUnderFailuresLoseNothing) {
       ledger.allocate({.bytes = random.size(20), .alignment = std::size_t{1} << random.below(16)});
     }
     if (random.chance(2)) fallback->trim(random.size(22));
+    if (random.chance(10) && ledger.size() > 0)
+      ledger.grow(random.below(ledger.size()), random.size(16));
     if (i % 100 == 0) ledger.expect_in_order();
   }
   ledger.free_all();
-  testing::expect_all_accounted_for(*fallback);
+  testing::expect_nothing_held(*fallback);
+}
+
+TEST(Fallback, GrowsABlockWhereItIs) {
+  const auto extensible = [](std::size_t capacity, std::size_t n) {
+    return make<SimulatedDevice>(SimulatedDevice::Options{
+        .capacity = capacity, .first_address = n << 40U, .extensible = true});
+  };
+  const auto first = extensible(1_MiB, 1);
+  const auto second = extensible(16_MiB, 2);
+  const auto fallback = make<Fallback>(first, second);
+  Ledger ledger(*fallback);
+  ASSERT_TRUE(ledger.allocate({.bytes = 512_KiB}));
+  ASSERT_TRUE(ledger.allocate({.bytes = 2_MiB}));
+  EXPECT_TRUE(ledger.grow(0, 1_MiB));
+  EXPECT_TRUE(ledger.grow(1, 4_MiB));
+  EXPECT_EQ(first->used(), 1_MiB);
+  EXPECT_EQ(second->used(), 4_MiB);
+  EXPECT_EQ(fallback->stats().spilled.current, 4_MiB);
+  EXPECT_FALSE(ledger.grow(0, 2_MiB)) << "it does not move to the second";
+  EXPECT_EQ(fallback->largest_allocatable(), 12_MiB);
+  ledger.expect_in_order();
+  ledger.free_all();
+  testing::expect_nothing_held(*fallback);
+}
+
+TEST(Fallback, WhatRanOutIsReportedOfTheFirstDevice) {
+  const auto fallback =
+      make<Fallback>(make<Limit>(device_of(1_MiB, 1), 512_KiB), device_of(2_MiB, 2));
+  const Block block = fallback->allocate(2_MiB);
+  try {
+    (void)fallback->allocate(1_MiB);
+    FAIL();
+  } catch (const OutOfMemory& error) {
+    EXPECT_EQ(error.error().code, Errc::over_limit);
+    EXPECT_EQ(error.shortage().limit, 512_KiB);
+    EXPECT_EQ(error.shortage().device_total, 1_MiB);
+    EXPECT_EQ(error.shortage().reserved, 2_MiB);
+  }
+  fallback->deallocate(block);
 }
 
 TEST(Fallback, HasTwoUpstreams) {

@@ -41,8 +41,8 @@ bool is(const Resource& resource) {
 }
 
 TEST(Choice, StacksAreMadeOfWhatStandsInTheParentheses) {
-  const Stack stack =
-      open("limit(8MiB) > fallback(limit(1MiB) > cache > host, otherwise=fallback(mlx > host, host))");
+  const Stack stack = open(
+      "limit(8MiB) > fallback(limit(1MiB) > cache > host, otherwise=fallback(mlx > host, host))");
   const auto& limit = dynamic_cast<const Limit&>(*stack);
   const auto& outer = dynamic_cast<const Fallback&>(limit.upstream());
   EXPECT_TRUE(is<Limit>(outer.first()));
@@ -84,12 +84,14 @@ TEST(Choice, NothingIsMadeBeforeTheNestedStacksAreRight) {
 TEST(First, TakesTheFirstThatIsPresentWithOneWarning) {
   {
     const testing::CaughtReports reports;
-    const Stack stack = open("cache > first(cuda(memory=managed), limit(1GiB) > opencl, limit(1MiB) > host)");
+    const Stack stack =
+        open("cache > first(cuda(memory=managed), limit(1GiB) > opencl, limit(1MiB) > host)");
     EXPECT_TRUE(is<Limit>(dynamic_cast<const Cache&>(*stack).upstream()));
     ASSERT_EQ(reports.all().size(), 1U);
-    EXPECT_EQ(reports.all()[0],
-              "first takes host: there is no cuda device: this version of cistern has none for CUDA "
-              "GPUs; there is no opencl device: this version of cistern has none for OpenCL");
+    EXPECT_EQ(
+        reports.all()[0],
+        "first takes host: there is no cuda device: this version of cistern has none for CUDA "
+        "GPUs; there is no opencl device: this version of cistern has none for OpenCL");
   }
   const testing::CaughtReports reports;
   EXPECT_TRUE(is<HostDevice>(*open("first(host, cuda)")));
@@ -100,7 +102,8 @@ TEST(First, TakesTheFirstThatIsPresentWithOneWarning) {
 }
 
 TEST(First, WithoutAnyDeviceGivesEveryReason) {
-  EXPECT_EQ(absence("cuda"), "there is no cuda device: this version of cistern has none for CUDA GPUs");
+  EXPECT_EQ(absence("cuda"),
+            "there is no cuda device: this version of cistern has none for CUDA GPUs");
   EXPECT_EQ(absence("cache > limit(90%) > opencl"),
             "there is no opencl device: this version of cistern has none for OpenCL");
   EXPECT_EQ(absence("first(cuda, cache > opencl)"),

@@ -13,7 +13,8 @@ std::string error_of(std::string_view text) {
 }
 
 constexpr const char* stages =
-    "(there are limit, trace, cache, fallback, first, host, simulated, netcl, netcl_unbounded, mlx)";
+    "(there are limit, trace, cache, fallback, first, host, simulated, netcl, netcl_unbounded, "
+    "mlx)";
 constexpr const char* sizes = "4096, 64KiB, 1.5GiB or 80GB";
 constexpr const char* parameters =
     "buckets, per_doubling, slack, slack_bytes, max_bytes, per_bucket, when_full, idle_ratio";

@@ -157,8 +157,8 @@ TEST(Open, APercentageOfAnUnknownMemoryIsRefused) {
 }
 
 TEST(Open, WhatCannotBeMadeIsShownWhereItIsWrittenAmongRecipesAndNestedStacks) {
-  const auto stack = try_open("mlx > fallback(netcl > limit(90%) > mine, host)",
-                              {{"mine", make<Boundless>()}});
+  const auto stack =
+      try_open("mlx > fallback(netcl > limit(90%) > mine, host)", {{"mine", make<Boundless>()}});
   ASSERT_FALSE(stack);
   EXPECT_EQ(stack.error().position(), 29U);
   EXPECT_EQ(stack.error().length(), 3U);

@@ -32,6 +32,7 @@ class Fallback final : public Resource {
   using Resource::deallocate;
   using Resource::reset_peaks;
   bool deallocate(const Block& block, Stream stream) noexcept override;
+  [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
   void cycle() noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;
@@ -39,6 +40,9 @@ class Fallback final : public Resource {
   [[nodiscard]] std::vector<BucketStats> buckets() const override;
   [[nodiscard]] Outstanding outstanding() const noexcept override;
   [[nodiscard]] Device& device() const noexcept override { return first_->device(); }
+  /// Blocks that are supposed to come back may be either's, and so are nobody's: a lower bound.
+  [[nodiscard]] std::size_t largest_after(const Supposition& supposed) const noexcept override;
+  void explain(Shortage& shortage) const noexcept override;
   void each_upstream(const std::function<void(Resource&)>& visit) const override;
   [[nodiscard]] std::string validate() const override;
 

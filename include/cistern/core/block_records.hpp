@@ -42,6 +42,19 @@ class BlockRecords {
     return block.node->names(block, owner_) ? static_cast<Record*>(block.node) : nullptr;
   }
 
+  /// The owner's block after the upstream's has grown to `below`.
+  [[nodiscard]] Block grow(Record& record, const Block& below) noexcept {
+    const std::lock_guard lock(mutex_);
+    const std::size_t more = below.bytes - record.below.bytes;
+    stats_.count_growth(below.requested - record.below.requested, more);
+    if (record.spilled) stats_.spilled.rise(more);
+    record.below = below;
+    Block block = below;
+    block.node = &record;
+    block.generation = record.renew_life();
+    return block;
+  }
+
   /// Ends a record whose block is home. True if the owner is to destroy itself.
   [[nodiscard]] bool end(Record& record) noexcept {
     const std::lock_guard lock(mutex_);

@@ -23,6 +23,9 @@ class SimulatedDevice final : public Device {
     std::size_t granularity = 512;  // sizes are rounded up to a multiple; a power of two
     std::size_t alignment = 512;    // of every block; a power of two
 
+    // Where the addresses begin: those of several devices in one stack should not be the same.
+    std::size_t first_address = std::size_t{4} << 30;
+
     // Each block stands alone in a window of addresses as large as the capacity, and grows there.
     bool extensible = false;
 
