@@ -4,15 +4,18 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "cistern/adaptor/deferred.hpp"
 #include "cistern/adaptor/fallback.hpp"
 #include "cistern/adaptor/limit.hpp"
 #include "cistern/adaptor/recorder.hpp"
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
+#include "cistern/device/file.hpp"
 #include "cistern/device/host.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
@@ -138,10 +141,40 @@ StageEntry first() {
       .made_by([](const Options& options) { return first_present(options.stacks); });
 }
 
+/// As a function that is called when the stack is first needed.
+Deferred::SetUp set_up(const NestedStack& stack) {
+  return [stack] {
+    Result<Ref<Resource>> resource = stack.open();
+    if (!resource) throw std::runtime_error(resource.error().message);
+    return std::move(*resource);
+  };
+}
+
+StageEntry deferred() {
+  struct Options {
+    NestedStack stack;
+    NestedStack otherwise;
+  };
+  return StageOf<Options>(Kind::choice, "deferred", "a stack that is made at the first request")
+      .takes("stack", &Options::stack, stack(), "what is made")
+      .required()
+      .takes("otherwise", &Options::otherwise, stack(),
+             "takes its place if it cannot be made; one warning says why")
+      .required()
+      .made_by([](const Options& options) {
+        return make<Deferred>(set_up(options.stack), set_up(options.otherwise));
+      });
+}
+
 // --- devices ---
 
 StageEntry host() {
-  using Options = HostDevice::Options;
+  enum class Memory : std::uint8_t { malloc, file };
+  struct Options : HostDevice::Options {
+    Memory memory = Memory::malloc;
+    std::string path;
+  };
+  const auto is_file = [](const Options& options) { return options.memory == Memory::file; };
   return StageOf<Options>(Kind::device, "host", "the CPU's memory")
       .takes("map_from", &Options::map_from, bounded(size(), at_least(std::size_t{1})),
              "requests of so many bytes are mapped, smaller ones malloc'ed")
@@ -150,8 +183,20 @@ StageEntry host() {
                                 {"never", HugePages::never},
                                 {"transparent", HugePages::transparent}}),
              "left to the system, refused, or asked for")
+      .only_with("memory=malloc", [is_file](const Options& options) { return !is_file(options); })
       .takes("zero", &Options::zero, boolean(), "memory is zeroed when it is obtained")
-      .made_by([](const Options& options) { return make<HostDevice>(options); });
+      .takes(
+          "memory", &Options::memory,
+          one_of<Memory>({{"malloc", Memory::malloc}, {"file", Memory::file}}),
+          "file: what is mapped lies in files, so that it can be larger than the memory there is")
+      .takes("path", &Options::path, or_none(text(), std::string()),
+             "the folder of the files; none is the system's for temporary files")
+      .only_with("memory=file", is_file)
+      .made_by([is_file](const Options& options) -> Ref<Resource> {
+        if (!is_file(options)) return make<HostDevice>(options);
+        return make<FileDevice>(FileDevice::Options{
+            .folder = options.path, .map_from = options.map_from, .zero = options.zero});
+      });
 }
 
 StageEntry simulated() {
@@ -190,8 +235,8 @@ StageEntry simulated() {
 }  // namespace
 
 const std::vector<StageEntry>& stages() {
-  static const std::vector<StageEntry> table = {limit(), trace(), cache(),    fallback(),
-                                                first(), host(),  simulated()};
+  static const std::vector<StageEntry> table = {limit(), trace(),    cache(), fallback(),
+                                                first(), deferred(), host(),  simulated()};
   return table;
 }
 

@@ -195,9 +195,9 @@ TEST(Stats, EveryStackHasTheSameKeys) {
   Stats::each_counter([&](std::string_view key, const std::uint64_t&) { keys.push_back(key); },
                       stats);
   const std::vector<std::string_view> expected = {
-      "live_requested", "live_granted", "live_blocks",   "cached", "reserved", "spilled",
-      "allocations", "frees",          "failures",     "refused_frees", "hits",   "misses",   "device_allocations",
-      "device_frees"};
+      "live_requested",     "live_granted", "live_blocks", "cached",        "reserved", "spilled",
+      "allocations",        "frees",        "failures",    "refused_frees", "hits",     "misses",
+      "device_allocations", "device_frees"};
   EXPECT_EQ(keys, expected);
   EXPECT_EQ(stats.hit_rate(), 0);
   EXPECT_EQ(stats.utilisation(), 0);

@@ -13,7 +13,8 @@ std::string error_of(std::string_view text) {
 }
 
 constexpr const char* stages =
-    "(there are limit, trace, cache, fallback, first, host, simulated, netcl, netcl_unbounded, "
+    "(there are limit, trace, cache, fallback, first, deferred, host, simulated, netcl, "
+    "netcl_unbounded, "
     "mlx)";
 constexpr const char* sizes = "4096, 64KiB, 1.5GiB or 80GB";
 constexpr const char* parameters =
@@ -91,11 +92,13 @@ INSTANTIATE_TEST_SUITE_P(
               "'host' is a device: it stands at the right end, with nothing below it",
               "        ^~~~"},
         Wrong{"limit(1GiB) > cache(pow2)",
-              "a stack ends in a device (host, simulated), a choice of stacks (fallback, first) or "
+              "a stack ends in a device (host, simulated), a choice of stacks (fallback, first, "
+              "deferred) or "
               "a resource of the program, but nothing stands below 'cache'",
               "              ^~~~~"},
         Wrong{"mlx",
-              "a stack ends in a device (host, simulated), a choice of stacks (fallback, first) or "
+              "a stack ends in a device (host, simulated), a choice of stacks (fallback, first, "
+              "deferred) or "
               "a resource of the program, but nothing stands below 'cache'",
               "^~~"},
         Wrong{"mlx(slack=3) > host",

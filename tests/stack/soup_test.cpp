@@ -27,12 +27,12 @@ bool check(const std::string& text) {
 
 TEST(Soup, OfTokens) {
   static constexpr const char* tokens[] = {
-      "cache", "limit", "fallback", "first", "trace",    "host",       "simulated", "netcl",
-      "mlx",   "cach",  ">",        ">",     ">",        "(",          ")",         "(",
-      ")",     "[",     "]",        ",",     "=",        "buckets",    "max_bytes", "slack",
-      "fit",   "pow2",  "table",    "none",  "evict",    "4KiB",       "1.5GiB",    "99EiB",
-      "90%",   "120%",  "-1",       "0",     "3",        "10us",       "\"x\"",     "\"",
-      "\\",    " ",     "\n",       "\t",    "\xC3\xA9", "per_bucket="};
+      "cache", "limit", "fallback", "first", "deferred", "trace",    "host",       "simulated",
+      "netcl", "mlx",   "cach",     ">",     ">",        ">",        "(",          ")",
+      "(",     ")",     "[",        "]",     ",",        "=",        "buckets",    "max_bytes",
+      "slack", "fit",   "pow2",     "table", "none",     "evict",    "4KiB",       "1.5GiB",
+      "99EiB", "90%",   "120%",     "-1",    "0",        "3",        "10us",       "\"x\"",
+      "\"",    "\\",    " ",        "\n",    "\t",       "\xC3\xA9", "per_bucket="};
   const std::uint64_t seed = testing::seed_or(1);
   testing::Random random(seed);
   for (int i = 0; i < 50'000; ++i) {

@@ -27,7 +27,7 @@ TEST(StageDocs, ListEveryStageAndRecipeOnce) {
   using Names = std::vector<std::string>;
   EXPECT_EQ(names_of_kind("adaptor"), (Names{"limit", "trace"}));
   EXPECT_EQ(names_of_kind("pool"), (Names{"cache"}));
-  EXPECT_EQ(names_of_kind("choice"), (Names{"fallback", "first"}));
+  EXPECT_EQ(names_of_kind("choice"), (Names{"fallback", "first", "deferred"}));
   EXPECT_EQ(names_of_kind("device"), (Names{"host", "simulated"}));
   EXPECT_EQ(names_of_kind("recipe"), (Names{"netcl", "netcl_unbounded", "mlx"}));
   std::set<std::string> names;
@@ -90,8 +90,11 @@ TEST(StageDocs, DefaultsCanBeWritten) {
         text = doc.name + (doc.name == "first" ? "(stacks=host" : "(stack=host, otherwise=host");
       } else if (parameter.default_value == "required") {
         text = doc.name + "(" + parameter.name + "=4096";
-      } else if (parameter.text.find("buckets=fit") != std::string::npos) {
-        text += ", buckets=fit";
+      } else {
+        for (const std::string needed : {"buckets=fit", "memory=file"}) {
+          if (parameter.text.find("only with " + needed) != std::string::npos)
+            text += ", " + needed;
+        }
       }
       text += doc.kind == "device" || doc.kind == "choice" ? ")" : ") > host";
       const auto right = check(text);
