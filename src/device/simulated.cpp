@@ -1,9 +1,12 @@
 #include "cistern/device/simulated.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "cistern/core/size.hpp"
 #include "core/splitmix.hpp"
@@ -12,6 +15,9 @@
 namespace cistern {
 namespace {
 
+// Real devices' addresses lie below; those of a device that follows one, where it has to choose,
+// above.
+constexpr std::uintptr_t first_own_address = std::uintptr_t{1} << 61;
 constexpr std::uintptr_t last_address = std::uintptr_t{1} << 62;
 
 DeviceLimits simulated_limits(const SimulatedDevice::Options& options) {
@@ -91,11 +97,46 @@ void* SimulatedDevice::next_addresses(std::size_t bytes, std::size_t alignment) 
   return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
 }
 
+void SimulatedDevice::follow(std::span<const Placement> placements) {
+  std::vector<Ends::node_type> made;
+  made.reserve(placements.size());
+  for (const Placement& placement : placements) {
+    const auto [address, bytes] = placement;
+    if (address == 0 || address > first_own_address || bytes > first_own_address - address)
+      continue;
+    Ends one{{address, address + bytes}};
+    made.push_back(one.extract(one.begin()));
+  }
+  std::reverse(made.begin(), made.end());
+  const std::lock_guard lock(mutex_);
+  if (next_address_ != options_.first_address && next_address_ < first_own_address)
+    throw std::logic_error("simulated: a device that has given addresses cannot begin to follow");
+  placements_ = std::move(made);
+  next_address_ = std::max(next_address_, first_own_address);
+}
+
+// Null where none is next for such a request.
+void* SimulatedDevice::take_placement(std::size_t bytes, std::size_t alignment) noexcept {
+  if (placements_.empty()) return nullptr;
+  Ends::node_type& next = placements_.back();
+  const std::uintptr_t start = next.key();
+  if (next.mapped() - start != bytes || (start & (alignment - 1)) != 0) return nullptr;
+  const auto after = followed_.lower_bound(start);
+  if (after != followed_.end() && after->first < next.mapped()) return nullptr;
+  if (after != followed_.begin() && std::prev(after)->second > start) return nullptr;
+  followed_.insert(after, std::move(next));
+  placements_.pop_back();
+  ++followed_calls_;
+  return reinterpret_cast<void*>(start);  // NOLINT(performance-no-int-to-ptr)
+}
+
 Expected<Device::Piece> SimulatedDevice::obtain(std::size_t bytes, std::size_t alignment,
                                                 Stream /*stream*/) noexcept {
   const std::lock_guard lock(mutex_);
   if (Expected<void> taken = take(bytes); !taken) return tl::unexpected(taken.error());
-  void* memory = next_addresses(options_.extensible ? options_.capacity : bytes, alignment);
+  void* memory = take_placement(bytes, alignment);
+  if (memory == nullptr)
+    memory = next_addresses(options_.extensible ? options_.capacity : bytes, alignment);
   if (memory == nullptr) {
     used_ -= bytes;
     return tl::unexpected(fail(Errc::device_failed, bytes));
@@ -104,8 +145,9 @@ Expected<Device::Piece> SimulatedDevice::obtain(std::size_t bytes, std::size_t a
 }
 
 Expected<Device::Piece> SimulatedDevice::extend(const Piece& piece, std::size_t bytes) noexcept {
-  if (!options_.extensible) return Device::extend(piece, bytes);
   const std::lock_guard lock(mutex_);
+  const bool is_followed = followed_.contains(reinterpret_cast<std::uintptr_t>(piece.memory));
+  if (!options_.extensible || is_followed) return Device::extend(piece, bytes);
   if (Expected<void> taken = take(bytes - piece.bytes); !taken)
     return tl::unexpected(taken.error());
   return Piece{.memory = piece.memory, .bytes = bytes, .alignment = piece.alignment};
@@ -115,6 +157,12 @@ void SimulatedDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
   const std::lock_guard lock(mutex_);
   count_free_call();
   used_ -= piece.bytes;
+  followed_.erase(reinterpret_cast<std::uintptr_t>(piece.memory));
+}
+
+std::uint64_t SimulatedDevice::followed_calls() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return followed_calls_;
 }
 
 std::uint64_t SimulatedDevice::allocation_calls() const noexcept {

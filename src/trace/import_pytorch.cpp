@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "trace/fail.hpp"
+#include "trace/infer_layout.hpp"
 #include "trace/pickle.hpp"
 #include "trace/readers.hpp"
 #include "trace/trace_builder.hpp"
@@ -111,15 +112,20 @@ class Fields {
 
 class PytorchImporter {
  public:
-  PytorchImporter(const pickle::Document& document, const ReadOptions& options)
-      : root_(document.root), fields_(document), options_(options) {}
+  /// What is said of addresses goes to `layout`, if there is one.
+  PytorchImporter(const pickle::Document& document, const ReadOptions& options,
+                  StatedLayout* layout)
+      : root_(document.root), fields_(document), options_(options), layout_(layout) {}
 
   ReadResult import() {
     return open()
         .and_then([this] { return choose_device(); })
         .and_then([this] { return import_events(); })
         .and_then([this] { return import_final_state(); })
-        .and_then([this] { return if_lawful(builder_.finish("pytorch-snapshot")); });
+        .and_then([this] {
+          number_streams();
+          return if_lawful(builder_.finish("pytorch-snapshot"));
+        });
   }
 
  private:
@@ -222,6 +228,7 @@ class PytorchImporter {
     const Container& event = **record;
     const auto action = fields_.text(event, "action");
     if (!action) return tl::unexpected(action.error());
+    if (layout_ != nullptr && action->starts_with("segment_")) return change(event, *action);
     // Everything else (segments, out of memory, annotations) tells about the allocator, not about
     // blocks.
     if (*action != "alloc" && *action != "free_requested" && *action != "free_completed") return {};
@@ -247,6 +254,67 @@ class PytorchImporter {
     return free(event, *address, *bytes, context, *action == "free_completed");
   }
 
+  Status change(const Container& event, std::string_view action) {
+    if (action != "segment_alloc" && action != "segment_free") return is_expandable(event);
+    const auto address = fields_.number(event, "addr");
+    if (!address) return tl::unexpected(address.error());
+    const auto bytes = fields_.number(event, "size");
+    if (!bytes) return tl::unexpected(bytes.error());
+    const auto stream = fields_.number_or(event, "stream", 0);
+    if (!stream) return tl::unexpected(stream.error());
+    layout_->changes.push_back(
+        {.event = builder_.events(),
+         .kind = action == "segment_alloc" ? RecordedLayout::Change::Kind::obtained
+                                           : RecordedLayout::Change::Kind::given_back,
+         .segment = {.address = *address, .bytes = *bytes, .stream = *stream}});
+    return {};
+  }
+
+  static Status is_expandable(const Container& record) {
+    return fail_at_byte(record.position,
+                        "has expandable segments, whose addresses cannot be followed");
+  }
+
+  /// Takes a segment of the final state into the layout.
+  Status place(const Container& segment, std::uint64_t address, std::uint64_t stream) {
+    const Value* const expandable = fields_.find(segment, "is_expandable");
+    if (expandable != nullptr && expandable->kind == Kind::boolean && expandable->payload != 0)
+      return is_expandable(segment);
+    const auto bytes = fields_.number(segment, "total_size");
+    if (!bytes) return tl::unexpected(bytes.error());
+    const auto type = fields_.text(segment, "segment_type");
+    if (!type) return tl::unexpected(type.error());
+    if (*type != "small" && *type != "large") {
+      return fail_at_byte(
+          segment.position,
+          fmt::format("a segment's type is {}; small or large is expected", quoted(*type)));
+    }
+    layout_->final_segments.push_back(
+        {.address = address, .bytes = *bytes, .stream = stream, .small = *type == "small"});
+    return {};
+  }
+
+  /// Adds a block of before the first event, with its address.
+  void begin_with(std::uint64_t address, std::uint64_t bytes,
+                  const TraceBuilder::Context& context) {
+    builder_.begin_with(address, bytes, context);
+    if (layout_ != nullptr) layout_->initial_addresses.push_back(address);
+  }
+
+  /// After an event was added: it was at this address.
+  void note_address(std::uint64_t address) {
+    if (layout_ != nullptr) layout_->addresses.push_back(address);
+  }
+
+  /// Segments' streams are numbered once all of the blocks' are.
+  void number_streams() {
+    if (layout_ == nullptr) return;
+    for (RecordedLayout::Change& change : layout_->changes)
+      change.segment.stream = builder_.stream(change.segment.stream);
+    for (RecordedLayout::Segment& segment : layout_->final_segments)
+      segment.stream = builder_.stream(segment.stream);
+  }
+
   Status allocate(const Container& event, std::uint64_t address, std::uint64_t bytes,
                   const TraceBuilder::Context& context) {
     if (const auto* block = builder_.at(address); block != nullptr && block->live) {
@@ -256,6 +324,7 @@ class PytorchImporter {
                       block->origin));
     }
     builder_.allocate(address, bytes, context);
+    note_address(address);
     return {};
   }
 
@@ -263,7 +332,7 @@ class PytorchImporter {
               const TraceBuilder::Context& context, bool completed) {
     const auto* block = builder_.at(address);
     if (block == nullptr) {
-      builder_.begin_with(address, bytes, context);
+      begin_with(address, bytes, context);
     } else if (!block->live) {
       return fail_at_byte(
           event.position,
@@ -276,6 +345,7 @@ class PytorchImporter {
     if (completed) {
       pending_.erase(address);
       builder_.free(address, context);
+      note_address(address);
     } else if (!pending_.insert(address).second) {
       return fail_at_byte(event.position,
                           fmt::format("frees the block at address {:#x}, whose free was requested "
@@ -298,6 +368,9 @@ class PytorchImporter {
     if (!segment_address) return tl::unexpected(segment_address.error());
     const auto stream = fields_.number_or(segment, "stream", 0);
     if (!stream) return tl::unexpected(stream.error());
+    if (layout_ != nullptr) {
+      if (auto status = place(segment, *segment_address, *stream); !status) return status;
+    }
     const auto blocks_field = fields_.require(segment, "blocks");
     if (!blocks_field) return tl::unexpected(blocks_field.error());
     const auto blocks = fields_.visit(**blocks_field, Kind::list, "a segment's list of blocks");
@@ -339,7 +412,7 @@ class PytorchImporter {
     }
     const auto* known = builder_.at(address);
     if (known == nullptr) {
-      builder_.begin_with(address, *bytes, {0, 0, stream, 0});
+      begin_with(address, *bytes, {0, 0, stream, 0});
     } else if (!known->live) {
       return fail_at_byte(
           block.position,
@@ -351,6 +424,10 @@ class PytorchImporter {
                           fmt::format("a block of {} bytes is active at address {:#x}, but by the "
                                       "events it has {}",
                                       *bytes, address, known->bytes));
+    }
+    if (layout_ != nullptr) {
+      if (const auto* active = builder_.at(address))
+        layout_->final_grants.push_back({active->id, size});
     }
     return {};
   }
@@ -374,6 +451,7 @@ class PytorchImporter {
   const Value& root_;
   Fields fields_;
   const ReadOptions& options_;
+  StatedLayout* const layout_;
   std::vector<Segment> segments_;
   std::vector<const Container*> traces_;
   std::uint64_t device_ = 0;
@@ -388,7 +466,21 @@ class PytorchImporter {
 ReadResult import_pytorch(std::string_view bytes, const ReadOptions& options) {
   const auto document = pickle::load(bytes, options.max_bytes);
   if (!document) return tl::unexpected(document.error());
-  return PytorchImporter(*document, options).import();
+  return PytorchImporter(*document, options, nullptr).import();
+}
+
+tl::expected<Recording, TraceError> import_pytorch_recording(std::string_view bytes,
+                                                             const ReadOptions& options) {
+  const auto document = pickle::load(bytes, options.max_bytes);
+  if (!document) return tl::unexpected(document.error());
+  StatedLayout stated;
+  return PytorchImporter(*document, options, &stated)
+      .import()
+      .and_then([&](Trace trace) -> tl::expected<Recording, TraceError> {
+        auto layout = infer_layout(trace, std::move(stated));
+        if (!layout) return tl::unexpected(std::move(layout).error());
+        return Recording{.trace = std::move(trace), .layout = std::move(*layout)};
+      });
 }
 
 }  // namespace cistern::detail

@@ -39,16 +39,47 @@ Reader recognise(std::string_view bytes) {
 }
 
 ReadResult read_uncompressed(std::string_view bytes, const ReadOptions& options) {
-  if (bytes.empty()) return fail("is empty");
-  if (bytes.size() > options.max_bytes) {
-    return fail(fmt::format("is longer than {} bytes; a higher max_bytes would admit it",
-                            options.max_bytes));
-  }
   if (const Reader reader = recognise(bytes)) return reader(bytes, options);
   return fail_at_byte(
       0, fmt::format("begins with {}, as no known trace does: a cistern trace, a PyTorch snapshot "
                      "(pickle), an RMM log (CSV) or a Chrome trace (JSON) is expected",
                      quoted(bytes.substr(0, 16))));
+}
+
+tl::expected<Recording, TraceError> recording_uncompressed(std::string_view bytes,
+                                                           const ReadOptions& options) {
+  if (looks_like_pickle(bytes)) return import_pytorch_recording(bytes, options);
+  return fail("is no PyTorch snapshot (a pickle), the one format that states addresses");
+}
+
+/// `read` of the contents, decompressed if need be.
+template <class Read>
+auto read_contents(std::string_view bytes, const ReadOptions& options, Read&& read)
+    -> decltype(read(bytes, options)) {
+  const auto checked = [&](std::string_view plain) -> decltype(read(bytes, options)) {
+    if (plain.empty()) return fail("is empty");
+    if (plain.size() <= options.max_bytes) return read(plain, options);
+    return fail(fmt::format("is longer than {} bytes; a higher max_bytes would admit it",
+                            options.max_bytes));
+  };
+  if (!is_gzip(bytes)) return checked(bytes);
+  const auto inflated = inflate_gzip(bytes, options.max_bytes);
+  if (!inflated) return tl::unexpected(inflated.error());
+  return checked(*inflated);
+}
+
+/// `read` of a file's contents and its name.
+template <class Read>
+auto read_from_file(const std::filesystem::path& path, const ReadOptions& options, Read&& read)
+    -> decltype(read(std::string_view(), std::string(), options)) {
+  const auto named_in_full = [&](TraceError error) {
+    error.file = path.string();
+    return error;
+  };
+  return read_file(path, options.max_bytes)
+      .and_then(
+          [&](const std::string& bytes) { return read(bytes, path.filename().string(), options); })
+      .map_error(named_in_full);
 }
 
 }  // namespace
@@ -62,12 +93,7 @@ ReadResult if_lawful(Trace trace) {
 
 tl::expected<Trace, TraceError> read_trace_from_memory(std::string_view bytes, std::string name,
                                                        const ReadOptions& options) {
-  auto result = [&]() -> detail::ReadResult {
-    if (!detail::is_gzip(bytes)) return detail::read_uncompressed(bytes, options);
-    const auto inflated = detail::inflate_gzip(bytes, options.max_bytes);
-    if (!inflated) return tl::unexpected(inflated.error());
-    return detail::read_uncompressed(*inflated, options);
-  }();
+  auto result = detail::read_contents(bytes, options, detail::read_uncompressed);
   if (result) {
     result->name = std::move(name);
   } else {
@@ -78,15 +104,24 @@ tl::expected<Trace, TraceError> read_trace_from_memory(std::string_view bytes, s
 
 tl::expected<Trace, TraceError> read_trace(const std::filesystem::path& path,
                                            const ReadOptions& options) {
-  const auto named_in_full = [&](TraceError error) {
-    error.file = path.string();
-    return error;
-  };
-  return detail::read_file(path, options.max_bytes)
-      .and_then([&](const std::string& bytes) {
-        return read_trace_from_memory(bytes, path.filename().string(), options);
-      })
-      .map_error(named_in_full);
+  return detail::read_from_file(path, options, read_trace_from_memory);
+}
+
+tl::expected<Recording, TraceError> read_recording_from_memory(std::string_view bytes,
+                                                               std::string name,
+                                                               const ReadOptions& options) {
+  auto result = detail::read_contents(bytes, options, detail::recording_uncompressed);
+  if (result) {
+    result->trace.name = std::move(name);
+  } else {
+    result.error().file = std::move(name);
+  }
+  return result;
+}
+
+tl::expected<Recording, TraceError> read_recording(const std::filesystem::path& path,
+                                                   const ReadOptions& options) {
+  return detail::read_from_file(path, options, read_recording_from_memory);
 }
 
 }  // namespace cistern

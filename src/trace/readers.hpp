@@ -10,6 +10,7 @@
 #include "cistern/trace/error.hpp"
 #include "cistern/trace/event.hpp"
 #include "cistern/trace/read.hpp"
+#include "cistern/trace/recorded_layout.hpp"
 
 namespace cistern::detail {
 
@@ -20,6 +21,10 @@ ReadResult read_text(std::string_view text, const ReadOptions& options);
 ReadResult import_pytorch(std::string_view bytes, const ReadOptions& options);
 ReadResult import_rmm(std::string_view csv, const ReadOptions& options);
 ReadResult import_chrome(std::string_view json, const ReadOptions& options);
+
+/// The same as `import_pytorch`, with what the snapshot says of addresses.
+tl::expected<Recording, TraceError> import_pytorch_recording(std::string_view bytes,
+                                                             const ReadOptions& options);
 
 /// The first line of our text form, and of RMM's logs.
 inline constexpr std::string_view text_signature = "cistern-trace 1 text";

@@ -13,143 +13,43 @@
 #include "cistern/core/measure.hpp"
 #include "cistern/device/simulated.hpp"
 #include "trace/block_checker.hpp"
+#include "trace/follower.hpp"
+#include "trace/pass.hpp"
 #include "trace/program.hpp"
 
 namespace cistern {
 namespace {
 
+using detail::Clock;
+using detail::Follower;
+using detail::Nobody;
+using detail::Pass;
 using detail::Program;
 using detail::Step;
-using Clock = std::chrono::steady_clock;
 
-// --- one step after the other ---
+/// A fresh stack, and what makes it follow a recording, if something does.
+struct Opened {
+  Stack stack;
+  std::optional<Follower> follower;
 
-struct Slot {
-  Block block;
-  bool is_granted = false;
-};
-
-struct Tally {
-  std::uint64_t allocations = 0;
-  std::uint64_t frees = 0;
-  std::uint64_t failed = 0;
-  std::uint64_t refused_frees = 0;
-  std::uint64_t live = 0;
-  std::uint64_t peak_live = 0;
-};
-
-/// What looks on while steps are played; this one does not.
-struct Nobody {
-  void start() noexcept {}
-  void stop() noexcept {}
-  void granted(const Step& /*step*/, const Block& /*block*/) {}
-  void freed(const Block& /*block*/) {}
-};
-
-/// The replay proper: every pass is this loop.
-template <class Target, class Observer>
-void play(Target& target, std::span<const Step> steps, std::vector<Slot>& slots, Tally& tally,
-          Observer& observer) {
-  for (const Step& step : steps) {
-    Slot& slot = slots[step.slot];
-    if (step.kind == Step::Kind::allocate) {
-      observer.start();
-      const Expected<Block> block = target.try_allocate(step.request());
-      observer.stop();
-      slot.is_granted = block.has_value();
-      if (!slot.is_granted) {
-        ++tally.failed;
-        continue;
-      }
-      slot.block = *block;
-      ++tally.allocations;
-      tally.live += step.bytes;
-      tally.peak_live = std::max(tally.peak_live, tally.live);
-      observer.granted(step, slot.block);
-    } else if (slot.is_granted) {
-      observer.freed(slot.block);
-      observer.start();
-      const bool accepted = target.deallocate(slot.block, {.handle = nullptr, .id = step.stream});
-      observer.stop();
-      if (!accepted) ++tally.refused_frees;
-      ++tally.frees;
-      tally.live -= step.bytes;
-    }
+  Opened(const Trace& trace, const RecordedLayout* layout, Stack opened)
+      : stack(std::move(opened)) {
+    if (layout != nullptr) follower.emplace(trace, *layout, stack);
   }
-}
-
-/// A pass over a program, in pieces between which there is time to say how far it is.
-class Pass {
- public:
-  explicit Pass(const Program& program) : program_(program), slots_(program.slots) {}
-
-  template <class Target, class Observer>
-  void before(Target& target, Observer& observer) {
-    play(target, program_.before, slots_, tally_, observer);
-    initial_failed_ = tally_.failed;
-    tally_ =
-        Tally{.refused_frees = tally_.refused_frees, .live = tally_.live, .peak_live = tally_.live};
+  [[nodiscard]] Pass pass(const Program& program) {
+    return Pass(program, follower ? &*follower : nullptr);
   }
-
-  /// Returns the mean time of an operation, in nanoseconds.
-  template <class Target, class Observer>
-  double steps(Target& target, Observer& observer, const std::function<void(double)>& progress) {
-    constexpr std::size_t piece = std::size_t{1} << 16U;
-    const std::span<const Step> all = program_.steps;
-    Clock::duration elapsed{};
-    for (std::size_t done = 0; done < all.size(); done += piece) {
-      if (progress) progress(static_cast<double>(done) / static_cast<double>(all.size()));
-      const std::span<const Step> some = all.subspan(done, std::min(piece, all.size() - done));
-      const Clock::time_point start = Clock::now();
-      play(target, some, slots_, tally_, observer);
-      elapsed += Clock::now() - start;
-    }
-    const std::uint64_t operations = tally_.allocations + tally_.frees + tally_.failed;
-    if (operations == 0) return 0;
-    return std::chrono::duration<double, std::nano>(elapsed).count() /
-           static_cast<double>(operations);
-  }
-
-  /// Frees what is left and says whether the stack is empty then.
-  template <class Observer>
-  std::string after(Resource& stack, Observer& observer) {
-    Tally rest{.refused_frees = tally_.refused_frees, .live = tally_.live};
-    play(stack, program_.after, slots_, rest, observer);
-    if (rest.refused_frees > 0)
-      return fmt::format("{} frees of live blocks were refused", rest.refused_frees);
-    if (const Stats now = stack.stats();
-        now.live_blocks.current != 0 || now.live_granted.current != 0) {
-      return fmt::format("every block was freed, and {} blocks of {} bytes are said to be live",
-                         now.live_blocks.current, now.live_granted.current);
-    }
-    stack.trim();
-    if (const Stats now = stack.stats(); now.reserved.current != 0 || now.cached.current != 0) {
-      return fmt::format("every block was freed, and {} bytes stay reserved after a trim",
-                         now.reserved.current);
-    }
-    return {};
-  }
-
-  [[nodiscard]] const Tally& tally() const noexcept { return tally_; }
-  [[nodiscard]] std::uint64_t initial_failed() const noexcept { return initial_failed_; }
-
- private:
-  const Program& program_;
-  std::vector<Slot> slots_;
-  Tally tally_;
-  std::uint64_t initial_failed_ = 0;
 };
-
-// --- the passes ---
 
 void note(std::string error, ReplayResult& result) {
   if (result.error.empty()) result.error = std::move(error);
 }
 
 /// A pass without a clock; what it finds goes to `result` but for the mean, which is returned.
-double plain_pass(const Program& program, Stack stack, const std::function<void(double)>& progress,
-                  ReplayResult& result) {
-  Pass pass(program);
+double plain_pass(const Program& program, Opened opened,
+                  const std::function<void(double)>& progress, ReplayResult& result) {
+  Stack& stack = opened.stack;
+  Pass pass = opened.pass(program);
   Nobody nobody;
   pass.before(*stack, nobody);
   const auto* simulated = dynamic_cast<const SimulatedDevice*>(&stack->device());
@@ -244,9 +144,10 @@ double percentile(std::vector<double>& values, std::size_t percent) {
 }
 
 /// Measures the operations one by one. Returns what the stack did wrong.
-std::string timed_pass(const Program& program, Stack stack,
+std::string timed_pass(const Program& program, Opened opened,
                        const std::function<void(double)>& progress, OperationTimes& times) {
-  Pass pass(program);
+  Stack& stack = opened.stack;
+  Pass pass = opened.pass(program);
   Nobody nobody;
   pass.before(*stack, nobody);
   Stopwatch watch;
@@ -271,9 +172,10 @@ struct Checking : Nobody {
 };
 
 /// Holds every block against the laws. Returns what the stack did wrong.
-std::string check_pass(const Program& program, Stack stack,
+std::string check_pass(const Program& program, Opened opened,
                        const std::function<void(double)>& progress) {
-  Pass pass(program);
+  Stack& stack = opened.stack;
+  Pass pass = opened.pass(program);
   Checking checking(stack->device().limits());
   pass.before(*stack, checking);
   pass.steps(*stack, checking, progress);
@@ -282,6 +184,83 @@ std::string check_pass(const Program& program, Stack stack,
   if (!checking.blocks.error().empty()) return checking.blocks.error();
   if (!broken_law.empty()) return broken_law;
   return not_empty.empty() ? stack->validate() : not_empty;
+}
+
+/// Compares addresses with the recorded ones, which stand beside the steps.
+struct Comparing : Nobody {
+  void granted(const Step& step, const Block& block) {
+    const auto address = reinterpret_cast<std::uintptr_t>(block.memory) + block.offset;
+    if (address == addresses[static_cast<std::size_t>(&step - first_step)]) ++matches;
+  }
+
+  const Step* first_step = nullptr;
+  std::span<const std::uint64_t> addresses;
+  std::uint64_t matches = 0;
+};
+
+/// Says how far the stack follows the recording.
+FollowedAddresses compare_pass(const Program& program, const RecordedLayout& layout, Opened opened,
+                               const std::function<void(double)>& progress) {
+  Pass pass = opened.pass(program);
+  Nobody nobody;
+  Comparing comparing;
+  comparing.addresses = layout.addresses;
+  comparing.first_step = program.steps.data();
+  pass.before(*opened.stack, nobody);
+  pass.steps(*opened.stack, comparing, progress);
+  const std::uint64_t followed = opened.follower->followed();
+  pass.free_rest(*opened.stack, nobody);
+
+  using Kind = RecordedLayout::Change::Kind;
+  const auto obtained = std::count_if(
+      layout.changes.begin(), layout.changes.end(),
+      [](const RecordedLayout::Change& change) { return change.kind == Kind::obtained; });
+  const std::uint64_t segments = layout.segments.size() + static_cast<std::uint64_t>(obtained);
+  const std::uint64_t allocations = pass.tally().allocations + pass.tally().failed;
+  return {.matches = comparing.matches,
+          .mismatches = allocations - comparing.matches,
+          .segments_followed = followed,
+          .segments_missed = segments - followed};
+}
+
+/// The peak of what is reserved in each of some turns on one stack.
+std::vector<std::uint64_t> peaks_of_turns(const Program& program, const Stack& stack,
+                                          std::size_t turns,
+                                          const std::function<void(double)>& progress) {
+  std::vector<std::uint64_t> peaks;
+  peaks.reserve(turns);
+  for (std::size_t turn = 0; turn < turns; ++turn) {
+    if (progress) progress(static_cast<double>(turn) / static_cast<double>(turns));
+    Pass pass(program);
+    Nobody nobody;
+    stack->reset_peaks();
+    pass.before(*stack, nobody);
+    pass.steps(*stack, nobody, {});
+    pass.free_rest(*stack, nobody);
+    peaks.push_back(stack->stats().reserved.peak);
+  }
+  return peaks;
+}
+
+/// Throws std::invalid_argument if the options make no sense for the trace.
+void require_sense(const Trace& trace, const ReplayOptions& options) {
+  if (options.turns == 0) throw std::invalid_argument("a replay has at least one turn");
+  const RecordedLayout* layout = options.follow;
+  if (layout == nullptr) return;
+  if (options.turns > 1)
+    throw std::invalid_argument(
+        "a recording is followed once: addresses of a second turn are not known");
+  const auto is_change_beyond = [&](const RecordedLayout::Change& change) {
+    return change.event > trace.events.size();
+  };
+  const auto is_other = [](const Event& event) {
+    return event.operation != Operation::allocate && event.operation != Operation::free;
+  };
+  if (layout->addresses.size() != trace.events.size() ||
+      layout->initial_blocks.size() != trace.initial_blocks.size() ||
+      std::any_of(layout->changes.begin(), layout->changes.end(), is_change_beyond) ||
+      std::any_of(trace.events.begin(), trace.events.end(), is_other))
+    throw std::invalid_argument("the layout is not of this trace");
 }
 
 }  // namespace
@@ -293,19 +272,32 @@ double ReplayResult::utilisation() const noexcept {
 
 ReplayResult replay(const Trace& trace, const std::function<Stack()>& open,
                     const ReplayOptions& options) {
+  require_sense(trace, options);
   const Program program = detail::compile(trace);
   ReplayResult result;
-  const double passes = options.check ? 3 : 2;
-  const auto progress_of = [&](int pass) -> std::function<void(double)> {
+  const auto opened = [&] { return Opened(trace, options.follow, open()); };
+  const double passes = 2 + (options.check ? 1 : 0) + (options.follow != nullptr ? 1 : 0) +
+                        (options.turns > 1 ? static_cast<double>(options.turns) : 0);
+  double before = 0;  // passes that are done
+  const auto next_progress = [&]() -> std::function<void(double)> {
     if (!options.progress) return {};
-    return [&options, passes, pass](double part) { options.progress((pass + part) / passes); };
+    return [&options, passes, pass = before++](double part) {
+      options.progress((pass + part) / passes);
+    };
   };
 
+  const auto progress = next_progress();
   result.ns_per_op.mean =
-      median_mean([&] { return plain_pass(program, open(), progress_of(0), result); });
+      median_mean([&] { return plain_pass(program, opened(), progress, result); });
   result.replay_overhead_ns = median_mean([&] { return overhead_pass(program); });
-  note(timed_pass(program, open(), progress_of(1), result.ns_per_op), result);
-  if (options.check) note(check_pass(program, open(), progress_of(2)), result);
+  note(timed_pass(program, opened(), next_progress(), result.ns_per_op), result);
+  if (options.check) note(check_pass(program, opened(), next_progress()), result);
+  if (options.follow != nullptr)
+    result.addresses = compare_pass(program, *options.follow, opened(), next_progress());
+  result.peak_reserved_per_turn = {result.stats.reserved.peak};
+  if (options.turns > 1) {
+    result.peak_reserved_per_turn = peaks_of_turns(program, open(), options.turns, next_progress());
+  }
   return result;
 }
 

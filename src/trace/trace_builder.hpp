@@ -4,6 +4,7 @@
 // its format.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -70,6 +71,12 @@ class TraceBuilder {
     blocks_.emplace(address, block);
     trace_.initial_blocks.push_back({block.id, bytes, 0, streams_(context.stream)});
   }
+
+  /// How many events there are so far.
+  [[nodiscard]] std::size_t events() const { return trace_.events.size(); }
+
+  /// The trace's number for a stream's handle.
+  [[nodiscard]] std::uint64_t stream(std::uint64_t handle) { return streams_(handle); }
 
   /// The trace, without a name. The builder is used up.
   Trace finish(const char* source) {

@@ -1,5 +1,9 @@
 #include "cistern/device/simulated.hpp"
 
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 #include "cistern/core/size.hpp"
@@ -163,6 +167,89 @@ TEST(Simulated, RefusesNonsense) {
   EXPECT_THROW(make<SimulatedDevice>(Options{.allocate_latency = -1ns}), std::invalid_argument);
   EXPECT_THROW(make<SimulatedDevice>(Options{.ns_per_byte = -1}), std::invalid_argument);
   EXPECT_THROW(make<SimulatedDevice>(Options{.fail_probability = 1.5}), std::invalid_argument);
+}
+
+std::uintptr_t address_of(const Expected<Block>& block) {
+  return block ? reinterpret_cast<std::uintptr_t>(block->memory) : 0;
+}
+
+constexpr std::uintptr_t own = std::uintptr_t{1} << 61;
+
+TEST(Simulated, FollowsTheAddressesOfAnother) {
+  const auto device = make<SimulatedDevice>(Options{.granularity = 4_KiB});
+  const std::vector<SimulatedDevice::Placement> placements{
+      {5_GiB, 8_KiB}, {1_GiB, 4_KiB}, {5_GiB + 8_KiB, 4_KiB}};
+  device->follow(placements);
+  const Expected<Block> first = device->try_allocate({.bytes = 5_KiB});
+  EXPECT_EQ(address_of(first), 5_GiB);
+  const Expected<Block> other = device->try_allocate({.bytes = 8_KiB});  // of another size
+  EXPECT_GE(address_of(other), own);
+  const Expected<Block> second = device->try_allocate({.bytes = 4_KiB});
+  EXPECT_EQ(address_of(second), 1_GiB);
+  const Expected<Block> third = device->try_allocate({.bytes = 4_KiB});
+  EXPECT_EQ(address_of(third), 5_GiB + 8_KiB);
+  EXPECT_EQ(device->followed_calls(), 3U);
+  EXPECT_EQ(device->validate(), "");
+  for (const Expected<Block>& block : {first, other, second, third})
+    device->deallocate(*block);
+  testing::expect_all_accounted_for(*device);
+}
+
+TEST(Simulated, FollowsNoPlacementThatCannotBe) {
+  const auto device = make<SimulatedDevice>();
+  const auto placed = [&](SimulatedDevice::Placement placement, std::size_t alignment = 0) {
+    device->follow({&placement, 1});
+    const Expected<Block> block =
+        device->try_allocate({.bytes = placement.bytes, .alignment = alignment});
+    EXPECT_EQ(device->validate(), "");
+    return block;
+  };
+  const Expected<Block> live = placed({1_GiB, 4_KiB});
+  EXPECT_EQ(address_of(live), 1_GiB);
+  std::vector<Expected<Block>> others{placed({1_GiB, 4_KiB}),
+                                      placed({1_GiB - 512, 1_KiB}),
+                                      placed({1_GiB + 512, 512}),
+                                      placed({0, 512}),
+                                      placed({~std::uintptr_t{0}, 512}),
+                                      placed({3_GiB + 8, 512}),
+                                      placed({3_GiB + 512, 512}, 1_KiB)};
+  for (const Expected<Block>& block : others) {
+    EXPECT_GE(address_of(block), own);
+    device->deallocate(*block);
+  }
+  device->deallocate(*live);
+  const Expected<Block> again = placed({1_GiB, 4_KiB});  // what was given back may come again
+  EXPECT_EQ(address_of(again), 1_GiB);
+  device->deallocate(*again);
+  EXPECT_EQ(device->followed_calls(), 2U);
+  testing::expect_all_accounted_for(*device);
+}
+
+TEST(Simulated, APlacementOutlivesARefusal) {
+  const auto device = make<SimulatedDevice>(Options{.capacity = 1_MiB, .fail_at = 1});
+  const SimulatedDevice::Placement placement{1_GiB, 4_KiB};
+  device->follow({&placement, 1});
+  EXPECT_FALSE(device->try_allocate({.bytes = 4_KiB}));
+  const Expected<Block> block = device->try_allocate({.bytes = 4_KiB});
+  EXPECT_EQ(address_of(block), 1_GiB);
+  device->deallocate(*block);
+  testing::expect_all_accounted_for(*device);
+}
+
+TEST(Simulated, APieceThatFollowsDoesNotGrow) {
+  const auto device = make<SimulatedDevice>(Options{.extensible = true});
+  const SimulatedDevice::Placement placement{1_GiB, 4_KiB};
+  device->follow({&placement, 1});
+  const Expected<Block> block = device->try_allocate({.bytes = 4_KiB});
+  EXPECT_EQ(device->try_grow(*block, 8_KiB).error().code, Errc::cannot_grow);
+  device->deallocate(*block);
+}
+
+TEST(Simulated, BeginsToFollowBeforeItGivesMemory) {
+  const auto device = make<SimulatedDevice>();
+  const Block block = device->allocate(512);
+  EXPECT_THROW(device->follow({}), std::logic_error);
+  device->deallocate(block);
 }
 
 }  // namespace

@@ -8,48 +8,18 @@
 #include "cistern/trace/read.hpp"
 #include "cistern/trace/summary.hpp"
 #include "trace/samples.hpp"
+#include "trace/snapshots.hpp"
 
 namespace cistern {
 namespace {
 
+using samples::block;
 using samples::error_of;
+using samples::event;
 using samples::Pickle;
+using samples::segment;
+using samples::snapshot;
 using ::testing::HasSubstr;
-
-std::string event(std::string_view action, std::uint64_t address, std::uint64_t size,
-                  std::uint64_t time_us, std::uint64_t stream = 0) {
-  return Pickle::dictionary({{"action", Pickle::text(action)},
-                             {"addr", Pickle::number(address)},
-                             {"size", Pickle::number(size)},
-                             {"stream", Pickle::number(stream)},
-                             {"time_us", Pickle::number(time_us)},
-                             {"frames", "]"}});
-}
-
-std::string block(std::uint64_t address, std::uint64_t size, std::uint64_t requested,
-                  std::string_view state) {
-  return Pickle::dictionary({{"address", Pickle::number(address)},
-                             {"size", Pickle::number(size)},
-                             {"requested_size", Pickle::number(requested)},
-                             {"state", Pickle::text(state)}});
-}
-
-std::string segment(std::uint64_t address, const std::vector<std::string>& blocks,
-                    std::uint64_t device = 0, std::uint64_t stream = 0) {
-  return Pickle::dictionary({{"device", Pickle::number(device)},
-                             {"address", Pickle::number(address)},
-                             {"stream", Pickle::number(stream)},
-                             {"blocks", Pickle::list(blocks)}});
-}
-
-std::string snapshot(const std::vector<std::string>& segments,
-                     const std::vector<std::vector<std::string>>& traces) {
-  std::vector<std::string> lists;
-  for (const auto& events : traces)
-    lists.push_back(Pickle::list(events));
-  return Pickle::file(Pickle::dictionary(
-      {{"segments", Pickle::list(segments)}, {"device_traces", Pickle::list(lists)}}));
-}
 
 Trace import(const std::string& bytes, const ReadOptions& options = {}) {
   const auto trace = samples::read(bytes, options);

@@ -18,7 +18,16 @@ LoadedTrace load(const std::string& file, std::optional<int> device) {
   auto trace = read_trace(file, {.device = device});
   if (!trace) throw JobFailed(trace.error().text());
   TraceSummary summary = summarise(*trace);
-  return {.trace = std::move(*trace), .summary = std::move(summary)};
+  return {.trace = std::move(*trace), .summary = std::move(summary), .layout = std::nullopt};
+}
+
+LoadedTrace load_with_layout(const std::string& file, std::optional<int> device) {
+  auto recording = read_recording(file, {.device = device});
+  if (!recording) throw JobFailed(recording.error().text());
+  TraceSummary summary = summarise(recording->trace);
+  return {.trace = std::move(recording->trace),
+          .summary = std::move(summary),
+          .layout = std::move(recording->layout)};
 }
 
 Json headline(const LoadedTrace& loaded) {

@@ -9,7 +9,10 @@
 
 #include <fmt/format.h>
 
+#include "cistern/stack/simulated_capacity.hpp"
 #include "cistern/stack/stack.hpp"
+#include "cistern/trace/capacity.hpp"
+#include "cistern/trace/streams.hpp"
 #include "command.hpp"
 #include "load.hpp"
 #include "output.hpp"
@@ -26,12 +29,18 @@ struct Arguments {
   std::vector<std::string> stacks{"host", "cache > host"};
   std::optional<int> device;
   bool check = false;
+  bool follow = false;
+  bool capacity = false;
+  std::size_t granularity = std::size_t{2} << 20;  // of the capacity
+  std::size_t turns = 1;
+  std::size_t streams = 1;
   bool json = false;
 };
 
 struct Run {
   std::string stack;
   ReplayResult result;
+  std::optional<SmallestCapacity> capacity;
 };
 
 Json as_json(const Run& run) {
@@ -62,6 +71,18 @@ Json as_json(const Run& run) {
             {"replay_overhead_ns", result.replay_overhead_ns},
             {"error", nullptr}};
   if (result.device_time_ns) json["device_time_ns"] = *result.device_time_ns;
+  if (result.addresses) {
+    json["address_matches"] = result.addresses->matches;
+    json["address_mismatches"] = result.addresses->mismatches;
+    json["segments_followed"] = result.addresses->segments_followed;
+    json["segments_missed"] = result.addresses->segments_missed;
+  }
+  if (result.peak_reserved_per_turn.size() > 1)
+    json["peak_reserved_bytes_per_turn"] = result.peak_reserved_per_turn;
+  if (run.capacity) {
+    json["min_capacity_bytes"] = nullptr;
+    if (run.capacity->bytes) json["min_capacity_bytes"] = *run.capacity->bytes;
+  }
   if (!result.error.empty()) json["error"] = result.error;
   return json;
 }
@@ -75,6 +96,8 @@ std::string as_table(const std::vector<Run>& runs) {
   }
   std::vector<std::string> header{"stack", "reserved", "used", "hits", "device",
                                   "mean",  "p50",      "p99",  "max"};
+  const bool any_capacity = runs.front().capacity.has_value();
+  if (any_capacity) header.emplace_back("capacity");
   if (any_device_time) header.emplace_back("device time");
   if (any_failed) header.emplace_back("failed");
   Table table(header);
@@ -90,6 +113,9 @@ std::string as_table(const std::vector<Run>& runs) {
                                  as_time(times.p50),
                                  as_time(times.p99),
                                  as_time(times.max)};
+    if (any_capacity) {
+      row.push_back(run.capacity->bytes ? in_units(*run.capacity->bytes) : "none");
+    }
     if (any_device_time) {
       row.push_back(result.device_time_ns ? as_time(static_cast<double>(*result.device_time_ns))
                                           : "");
@@ -100,6 +126,23 @@ std::string as_table(const std::vector<Run>& runs) {
   return table.text(columns());
 }
 
+/// What does not fit a table: addresses beside the recorded ones, turn beside turn.
+void print_comparisons(const Run& run) {
+  if (const auto& addresses = run.result.addresses) {
+    fmt::print("{}: {} blocks where they were recorded, {} elsewhere; {} of {} followed.\n",
+               run.stack, with_commas(addresses->matches), with_commas(addresses->mismatches),
+               with_commas(addresses->segments_followed),
+               counted(addresses->segments_followed + addresses->segments_missed, "segment"));
+  }
+  if (const auto& turns = run.result.peak_reserved_per_turn; turns.size() > 1) {
+    fmt::print("{}: reserved in turns 1 to {}:", run.stack, turns.size());
+    constexpr std::size_t shown = 8;
+    for (std::size_t turn = 0; turn < std::min(turns.size(), shown); ++turn)
+      fmt::print(" {}{}", in_units(turns[turn]), turn + 1 < turns.size() ? "," : "\n");
+    if (turns.size() > shown) fmt::print(" ... {}\n", in_units(turns.back()));
+  }
+}
+
 void print_report(const LoadedTrace& loaded, const std::vector<Run>& runs) {
   fmt::print("{}\n{}\n", headline_text(loaded), as_table(runs));
   fmt::print(
@@ -107,6 +150,11 @@ void print_report(const LoadedTrace& loaded, const std::vector<Run>& runs) {
       "allocations that reached it. Times are of one allocation or free; {} of the\n"
       "mean are the replay's own.\n",
       as_time(runs.front().result.replay_overhead_ns));
+  if (runs.front().capacity) {
+    fmt::print("capacity: the smallest device on which no request was refused.\n");
+  }
+  for (const Run& run : runs)
+    print_comparisons(run);
   const bool any_failed = std::any_of(runs.begin(), runs.end(), [](const Run& run) {
     return run.result.failed + run.result.initial_failed > 0;
   });
@@ -116,11 +164,32 @@ void print_report(const LoadedTrace& loaded, const std::vector<Run>& runs) {
   }
 }
 
+SmallestCapacity capacity_of(const std::string& stack, const Trace& trace,
+                             std::size_t granularity) {
+  Progress progress(fmt::format("looking for the smallest device for {}", stack));
+  return smallest_capacity(
+      trace, [&](std::size_t bytes) { return open(with_simulated_capacity(stack, bytes).value()); },
+      {.granularity = granularity, .progress = [&](double part) { progress.update(part); }});
+}
+
 void run(const Arguments& arguments) {
+  if (arguments.follow && (arguments.turns > 1 || arguments.streams > 1)) {
+    throw WrongArguments(
+        "--follow-segments follows one turn on the recorded streams: it excludes --repeat and "
+        "--streams");
+  }
   for (const std::string& stack : arguments.stacks) {
     if (const auto checked = check(stack); !checked) throw StackError(checked.error());
   }
-  const LoadedTrace loaded = load(arguments.trace, arguments.device);
+  if (arguments.capacity) {
+    for (const std::string& stack : arguments.stacks) {
+      if (const auto varied = with_simulated_capacity(stack, 1); !varied)
+        throw StackError(varied.error());
+    }
+  }
+  LoadedTrace loaded = arguments.follow ? load_with_layout(arguments.trace, arguments.device)
+                                        : load(arguments.trace, arguments.device);
+  if (arguments.streams > 1) deal_over_streams(loaded.trace, arguments.streams);
 
   std::string broken;  // what is wrong with a stack, if something is
   std::vector<Run> runs;
@@ -128,17 +197,26 @@ void run(const Arguments& arguments) {
     Progress progress(
         fmt::format("replaying on stack {} of {}", runs.size() + 1, arguments.stacks.size()));
     const ReplayOptions options{.check = arguments.check,
+                                .follow = loaded.layout ? &*loaded.layout : nullptr,
+                                .turns = arguments.turns,
                                 .progress = [&](double part) { progress.update(part); }};
-    runs.push_back({.stack = stack,
-                    .result = replay(
-                        loaded.trace, [&] { return open(stack); }, options)});
+    Run run{.stack = stack,
+            .result = replay(
+                loaded.trace, [&] { return open(stack); }, options),
+            .capacity = std::nullopt};
+    progress.wipe();
+    if (arguments.capacity) run.capacity = capacity_of(stack, loaded.trace, arguments.granularity);
+    runs.push_back(std::move(run));
   }
 
   for (const Run& run : runs) {
     if (!run.result.error.empty()) broken = fmt::format("{}: {}", run.stack, run.result.error);
   }
   if (arguments.json) {
-    Json document{{"trace", headline(loaded)}, {"runs", Json::array()}};
+    Json document{{"trace", headline(loaded)},
+                  {"repeat", arguments.turns},
+                  {"streams", arguments.streams},
+                  {"runs", Json::array()}};
     for (const Run& run : runs)
       document["runs"].push_back(as_json(run));
     print_json(document);
@@ -165,6 +243,19 @@ void add_replay(CLI::App& app, Job& job) {
   add_device_option(*command, arguments->device);
   command->add_flag("--check", arguments->check,
                     "Hold every block against the laws: size, alignment, no overlap");
+  command->add_flag("--follow-segments", arguments->follow,
+                    "Begin where a PyTorch snapshot begins, hand out its segments and compare "
+                    "addresses");
+  command->add_flag("--capacity", arguments->capacity,
+                    "Find the smallest simulated device on which nothing is refused");
+  command->add_option("--granularity", arguments->granularity, "How exactly, in bytes")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::PositiveNumber)
+      ->needs("--capacity");
+  command->add_option("--repeat", arguments->turns, "Replay the events so many times in a row")
+      ->check(CLI::Range(1, 1000000));
+  command->add_option("--streams", arguments->streams, "Deal the allocations over so many streams")
+      ->check(CLI::Range(1, 1000000));
   command->add_flag("--json", arguments->json, "Print one JSON document");
   command->footer(
       "Example:\n"

@@ -1,13 +1,16 @@
 // An address space without memory behind it: for replaying the traces of large devices on any
 // machine, for counting what device calls would have cost, and for making a device fail on demand.
-// Addresses are deterministic and never used again.
+// Addresses are deterministic and never used again, unless the device follows those of another.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <span>
+#include <vector>
 
 #include "cistern/core/device.hpp"
 #include "cistern/core/size.hpp"
@@ -56,6 +59,22 @@ class SimulatedDevice final : public Device {
   /// Makes the n-th allocation call from now fail; 0 takes it back.
   void fail_next(std::uint64_t n) noexcept;
 
+  /// Where a device that is being followed put a piece, and how large it was.
+  struct Placement {
+    std::uintptr_t address = 0;
+    std::size_t bytes = 0;
+  };
+
+  /// Answers the allocations to come at the addresses of another device: the first that is, when
+  /// rounded, as large as the first of `placements` is put there, and so on in their order. Any
+  /// other is put above all placements, and so is one whose placement is not aligned as it asks or
+  /// overlaps what is live. Replaces what is left of an earlier list. Placements at address 0 or
+  /// beyond 2^61 are left out; a piece that was put at one does not grow. Allocates; O(placements).
+  /// Throws std::logic_error if the device gave addresses before it was first told to follow.
+  void follow(std::span<const Placement> placements);
+  /// The allocations so far that were put at a placement.
+  [[nodiscard]] std::uint64_t followed_calls() const noexcept;
+
   /// Pages from 4 KiB to 1 GiB, whatever the granularity of blocks is.
   [[nodiscard]] VirtualMemory* virtual_memory() noexcept override;
 
@@ -77,10 +96,17 @@ class SimulatedDevice final : public Device {
   void count_free_call() noexcept;
   void* next_addresses(std::size_t bytes, std::size_t alignment) noexcept;
   bool fails_on_demand(std::size_t bytes) noexcept;
+  void* take_placement(std::size_t bytes, std::size_t alignment) noexcept;
 
   const Options options_;
   mutable std::mutex mutex_;  // guards all below
+  // Pieces by address, and where each ends.
+  using Ends = std::map<std::uintptr_t, std::uintptr_t>;
+
   std::uintptr_t next_address_;
+  Ends followed_;                            // the live ones that were put at placements
+  std::vector<Ends::node_type> placements_;  // to come, the next one last; made in advance
+  std::uint64_t followed_calls_ = 0;
   std::size_t used_ = 0;
   std::uint64_t allocation_calls_ = 0;
   std::uint64_t free_calls_ = 0;
