@@ -19,7 +19,7 @@ bool survives(const detail::Program& program, const Stack& stack) {
   detail::Nobody nobody;
   pass.before(*stack, nobody);
   if (pass.initial_failed() == 0) pass.steps_until_refused(*stack);
-  pass.free_rest(*stack, nobody);
+  pass.free_all(*stack);
   return pass.initial_failed() == 0 && pass.tally().failed == 0;
 }
 
@@ -50,10 +50,11 @@ SmallestCapacity smallest_capacity(const Trace& trace,
     if (enough > most / 2) return found;
     enough *= 2;
   }
-  const int bits = std::bit_width(enough - beyond);
+  const auto bits = std::bit_width(enough - beyond);
   while (enough - beyond > 1) {
     if (options.progress)
-      options.progress(1 - static_cast<double>(std::bit_width(enough - beyond)) / (bits + 1));
+      options.progress(1 - static_cast<double>(std::bit_width(enough - beyond)) /
+                               static_cast<double>(bits + 1));
     const std::uint64_t middle = beyond + (enough - beyond) / 2;
     (survives_on(middle) ? enough : beyond) = middle;
   }

@@ -68,6 +68,7 @@ void play(Target& target, std::span<const Step> steps, std::vector<Slot>& slots,
       observer.start();
       const bool accepted = target.deallocate(slot.block, {.handle = nullptr, .id = step.stream});
       observer.stop();
+      slot.is_granted = false;
       if (!accepted) ++tally.refused_frees;
       ++tally.frees;
       tally.live -= step.bytes;
@@ -119,8 +120,7 @@ class Pass {
            static_cast<double>(operations);
   }
 
-  /// Without looking at the time, and not much further than to the first request that is refused;
-  /// what is live then stays so.
+  /// Not much further than to the first request that is refused, and without a clock.
   void steps_until_refused(Resource& target) {
     constexpr std::size_t piece = std::size_t{1} << 10U;
     const std::span<const Step> all = program_.steps;
@@ -129,7 +129,15 @@ class Pass {
       play(target, all.subspan(done, std::min(piece, all.size() - done)), slots_, tally_, nobody);
   }
 
-  /// Frees what is left.
+  /// Frees what is live, wherever the steps ended.
+  void free_all(Resource& target) {
+    for (Slot& slot : slots_) {
+      if (slot.is_granted) target.deallocate(slot.block);
+      slot.is_granted = false;
+    }
+  }
+
+  /// Frees what is left in the end.
   template <class Observer>
   Tally free_rest(Resource& stack, Observer& observer) {
     Tally rest{.refused_frees = tally_.refused_frees, .live = tally_.live};

@@ -18,16 +18,16 @@
 #include <utility>
 #include <vector>
 
+#include "cistern/core/pool.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/core/slab.hpp"
-#include "cistern/core/stage.hpp"
 #include "cistern/pool/restorable.hpp"
 
 namespace cistern::testing {
 
-class PytorchModel final : public Stage, public RestorablePool {
+class PytorchModel final : public Pool, public RestorablePool {
  public:
-  explicit PytorchModel(Ref<Resource> upstream) : Stage(std::move(upstream)) {}
+  explicit PytorchModel(Ref<Resource> upstream) : Pool(std::move(upstream)) {}
 
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override {
     if (request.bytes == 0) return Block{};
@@ -48,7 +48,7 @@ class PytorchModel final : public Stage, public RestorablePool {
     return hand_out(taken.address, splits ? bytes : taken.bytes, request.bytes, request.stream.id);
   }
 
-  using Stage::deallocate;
+  using Pool::deallocate;
   bool deallocate(const Block& block, Stream /*stream*/) noexcept override {
     if (block.empty()) return true;
     if (!block.node->names(block, this)) return refuse_free("model", block);
@@ -65,7 +65,7 @@ class PytorchModel final : public Stage, public RestorablePool {
   void reset_peaks(const Stats& floor) noexcept override {
     own_.reset_live_peaks(floor);
     own_.cached.reset_peak(floor.cached.peak);
-    Stage::reset_peaks(floor);
+    Pool::reset_peaks(floor);
   }
 
   [[nodiscard]] Outstanding outstanding() const noexcept override {

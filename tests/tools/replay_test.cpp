@@ -110,6 +110,50 @@ TEST_F(ReplayCommand, ReadsStandardInput) {
   EXPECT_EQ(document.at("trace").at("events"), 4);
 }
 
+TEST_F(ReplayCommand, RepeatsAndDealsOverStreams) {
+  const json document = run_to_json("replay " + small_trace() + pow2 + " --repeat 3 --streams 2");
+  EXPECT_EQ(document.at("repeat"), 3);
+  EXPECT_EQ(document.at("streams"), 2);
+  const json& turns = document.at("runs")[0].at("peak_reserved_bytes_per_turn");
+  EXPECT_EQ(turns, json({5632, 5632, 5632}));
+  EXPECT_THAT(run_command("replay " + small_trace() + pow2 + " --repeat 3").output,
+              HasSubstr("reserved in turns 1 to 3: 5.50 KiB, 5.50 KiB, 5.50 KiB\n"));
+  EXPECT_EQ(run_command("replay " + small_trace() + " --repeat 0").status, 2);
+  EXPECT_EQ(run_command("replay " + small_trace() + " --streams 0").status, 2);
+}
+
+TEST_F(ReplayCommand, FindsTheSmallestDevice) {
+  const std::string arguments = "replay " + small_trace() +
+                                " --stack 'cache(buckets=pow2) > simulated(granularity=512)'"
+                                " --stack 'limit(0) > simulated' --capacity";
+  const json document = run_to_json(arguments + " --granularity 512");
+  EXPECT_EQ(document.at("runs")[0].at("min_capacity_bytes"), 4096 + 1024 + 512);
+  EXPECT_EQ(document.at("runs")[1].at("min_capacity_bytes"), nullptr);
+  EXPECT_EQ(run_to_json(arguments).at("runs")[0].at("min_capacity_bytes"), 2 << 20);
+  EXPECT_THAT(run_command(arguments).output, HasSubstr("2.00 MiB"));
+  const Outcome host = run_command("replay " + small_trace() + " --capacity");
+  EXPECT_EQ(host.status, 2);
+  EXPECT_THAT(host.errors, HasSubstr("the capacity of a simulated device alone can be set"));
+}
+
+TEST_F(ReplayCommand, FollowsOnlyWhatStatesAddresses) {
+  const Outcome other = run_command("replay " + small_trace() + pow2 + " --follow-segments");
+  EXPECT_EQ(other.status, 1);
+  EXPECT_THAT(other.errors, HasSubstr("is no PyTorch snapshot"));
+  EXPECT_EQ(run_command("replay x --follow-segments --repeat 2").status, 2);
+  EXPECT_EQ(run_command("replay x --follow-segments --streams 2").status, 2);
+}
+
+TEST_F(ReplayCommand, ComparesAddressesWithTheRecordedOnes) {
+  const std::string trace = shared_trace("niu_forward_memory_snapshot_100.pickle.gz");
+  if (trace.empty()) GTEST_SKIP() << "the recorded traces are not beside the project";
+  const json run = run_to_json("replay " + trace + pow2 + " --follow-segments").at("runs")[0];
+  EXPECT_EQ(run.at("address_matches").get<int>() + run.at("address_mismatches").get<int>(), 785);
+  EXPECT_EQ(run.at("segments_followed").get<int>() + run.at("segments_missed").get<int>(), 31);
+  EXPECT_THAT(run_command("replay " + trace + pow2 + " --follow-segments").output,
+              HasSubstr("blocks where they were recorded"));
+}
+
 struct Known {
   const char* file;
   int allocations;

@@ -412,5 +412,20 @@ TEST(Replay, SaysIfAStackRefusesAFree) {
   EXPECT_THAT(error_of_forgetful(true), HasSubstr("refused"));
 }
 
+TEST(Replay, TellsThePeakOfEachTurn) {
+  // Something is freed in between, and something else, from before the first event too, in the end.
+  const Script script =
+      Script().initial(9, 2_MiB).allocate(1, 1_MiB).allocate(2, 3_MiB).free(1, 1_MiB).free(9,
+                                                                                           2_MiB);
+  const auto peaks = [&](const char* stack, std::size_t turns) {
+    return replay(script.trace(), opener(stack), {.turns = turns}).peak_reserved_per_turn;
+  };
+  EXPECT_EQ(peaks("simulated", 1), (std::vector<std::uint64_t>{6_MiB}));
+  EXPECT_EQ(peaks("cache > simulated", 3), (std::vector<std::uint64_t>{6_MiB, 6_MiB, 6_MiB}));
+  // A first turn that is refused a request does not spoil the next.
+  EXPECT_EQ(peaks("simulated(fail_at=3)", 2), (std::vector<std::uint64_t>{3_MiB, 6_MiB}));
+  EXPECT_EQ(replay(script.trace(), opener("cache > simulated"), {.turns = 3}).allocations, 2U);
+}
+
 }  // namespace
 }  // namespace cistern
