@@ -26,6 +26,7 @@ using Change = RecordedLayout::Change;
 using Place = RecordedLayout::Place;
 
 constexpr std::uint64_t base = 1_GiB;
+constexpr std::uint64_t usual_segment = 20_MiB;
 
 Recording read(const std::string& bytes) {
   auto recording = read_recording_from_memory(bytes, "sample");
@@ -70,7 +71,7 @@ TEST(RecordedLayout, UndoesWhatCameAndWent) {
 }
 
 /// What a block of 3 MiB, live before the first event, is found to have been granted.
-std::uint64_t granted(std::vector<std::string> events, std::uint64_t segment = 20_MiB) {
+std::uint64_t granted(std::vector<std::string> events, std::uint64_t segment = usual_segment) {
   events.push_back(event("free_completed", base, 3_MiB, 9));
   const Recording recording = read(snapshot({whole_segment(base, segment, "large", {})}, {events}));
   EXPECT_EQ(recording.layout.initial_blocks.size(), 1U);
