@@ -29,7 +29,8 @@ Error Limit::over_limit(std::size_t bytes) const noexcept {
   return {.code = Errc::over_limit,
           .stage = "limit",
           .requested = bytes,
-          .available = saturating_subtract(max_bytes(), charged())};
+          .available = saturating_subtract(max_bytes(), charged()),
+          .bound = this};
 }
 
 Expected<Block> Limit::try_allocate(Request request) noexcept {

@@ -37,12 +37,13 @@ Ref<Pool> PoolRegistry::next(std::uint64_t& place) noexcept {
   return {};
 }
 
-std::size_t PoolRegistry::trim(std::size_t bytes) noexcept {
+std::size_t PoolRegistry::trim(std::size_t bytes, const Resource* below) noexcept {
   std::size_t returned = 0;
   std::uint64_t place = 0;
   while (returned < bytes) {
     const Ref<Pool> pool = next(place);
     if (!pool) break;
+    if (below != nullptr && !pool->stands_on(*below)) continue;
     const std::size_t idle = pool->stats().cached.current;
     returned += pool->trim(saturating_subtract(idle, bytes - returned));
   }

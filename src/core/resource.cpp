@@ -57,6 +57,12 @@ Resource::~Resource() {
     delete std::exchange(each, each->next_to_end_);
 }
 
+bool Resource::stands_on(const Resource& other) const {
+  bool found = this == &other;
+  each_upstream([&](const Resource& upstream) { found = found || upstream.stands_on(other); });
+  return found;
+}
+
 void Resource::throw_out_of_memory(const Request& request, const Error& error) const {
   throw OutOfMemory(explain_failure(*this, request, error));
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
-#include <iterator>
 
 #include "cistern/core/resource.hpp"
 #include "cistern/core/size_tally.hpp"
@@ -92,22 +91,56 @@ std::size_t Shortage::fragmentation() const noexcept {
 }
 
 std::size_t Shortage::print_line(char* out, std::size_t size) const noexcept {
-  std::array<char, 160> refusal{};
+  std::array<char, 128> refusal{};
   print(refusal.data(), refusal.size(), error);
-  int length = 0;
-  if (!error.is_exhaustion()) {
-    length = std::snprintf(out, size, "%s", refusal.data());
-  } else {
-    length = std::snprintf(out, size, "%s; live %s, idle %s, reserved %s", refusal.data(),
-                           Readable(live_granted).c_str(), Readable(cached).c_str(),
-                           Readable(reserved).c_str());
-  }
-  return std::min(size - 1, static_cast<std::size_t>(std::max(length, 0)));
+  std::size_t length = 0;
+  const auto add = [&](const char* what, const char* value) {
+    const int written = std::snprintf(out + length, size - length, "%s%s", what, value);
+    length = std::min(size - 1, length + static_cast<std::size_t>(std::max(written, 0)));
+  };
+  add(refusal.data(), "");
+  if (!error.is_exhaustion()) return length;
+  add("; live ", Readable(live_granted).c_str());
+  add(", idle ", Readable(std::max(cached, holes)).c_str());
+  if (limit != unbounded) add(", limit ", Readable(limit).c_str());
+  if (device_total > 0) add(", device free ", Readable(device_free).c_str());
+  if (fragmentation() > 0) add(", fragmented ", Readable(fragmentation()).c_str());
+  return length;
 }
 
 std::string Shortage::text() const {
-  std::string text;
-  append(text, "%s", "");
+  std::string text = describe(error) + "\n";
+  append(text, "  requested      %s", Readable(requested).c_str());
+  if (alignment > 0) append(text, ", aligned to %zu", alignment);
+  append(text, "\n  live           %s requested, %s granted\n", Readable(live_requested).c_str(),
+         Readable(live_granted).c_str());
+  append(text, "  cached         %s\n", Readable(cached).c_str());
+  append(text, "  reserved       %s\n", Readable(reserved).c_str());
+  if (limit != unbounded) {
+    append(text, "  limit          %s, of which %s are left\n", Readable(limit).c_str(),
+           Readable(limit_left).c_str());
+  }
+  if (device_total > 0) {
+    append(text, "  device         %s: %s in all, %s free\n", device,
+           Readable(device_total).c_str(), Readable(device_free).c_str());
+  } else {
+    append(text, "  device         %s\n", device);
+  }
+  append(text, "  holes          %s, the largest %s\n", Readable(holes).c_str(),
+         Readable(largest_hole).c_str());
+  if (error.is_exhaustion()) {
+    append(text, "  fragmentation  %s of the shortage\n", Readable(fragmentation()).c_str());
+  }
+  if (attempts > 0) append(text, "  recovery       %zu attempts; returned:", attempts);
+  for (std::size_t i = 0; i < step_count; ++i) {
+    append(text, "%s %s %s", i > 0 ? "," : "", steps[i].name, Readable(steps[i].returned).c_str());
+  }
+  if (attempts > 0) text += "\n";
+  for (std::size_t i = 0; i < size_count; ++i) {
+    append(text, "  %-14s %s each: %s live, %s idle\n", i > 0 ? "" : "most in blocks",
+           Readable(sizes[i].bytes).c_str(), Readable(sizes[i].live).c_str(),
+           Readable(sizes[i].idle).c_str());
+  }
   return text;
 }
 

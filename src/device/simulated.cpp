@@ -191,6 +191,10 @@ std::size_t SimulatedDevice::used() const noexcept {
   return used_;
 }
 
+std::size_t SimulatedDevice::free_memory() const noexcept {
+  return saturating_subtract(std::min(options_.capacity, options_.fail_beyond), used());
+}
+
 std::string SimulatedDevice::validate() const {
   std::size_t live = 0;
   each_live_piece([&](const Piece& piece) { live += piece.bytes; });

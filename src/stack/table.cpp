@@ -12,6 +12,7 @@
 #include "cistern/adaptor/fallback.hpp"
 #include "cistern/adaptor/limit.hpp"
 #include "cistern/adaptor/recorder.hpp"
+#include "cistern/adaptor/retry.hpp"
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
@@ -38,6 +39,19 @@ StageEntry limit() {
       .required()
       .made_by([](const Options& options, Ref<Resource> upstream) {
         return make<Limit>(std::move(upstream), options.bytes);
+      });
+}
+
+StageEntry retry() {
+  using Options = Retry::Options;
+  return StageOf<Options>(Kind::adaptor, "retry",
+                          "looks for memory and asks again when what lies below is exhausted")
+      .takes("attempts", &Options::attempts, number<unsigned>(),
+             "what lies below is asked again so often, at most, for one request")
+      .takes("window", &Options::window, duration(),
+             "no further attempt begins so long after the request first failed")
+      .made_by([](const Options& options, Ref<Resource> upstream) {
+        return make<Retry>(std::move(upstream), options);
       });
 }
 
@@ -235,8 +249,8 @@ StageEntry simulated() {
 }  // namespace
 
 const std::vector<StageEntry>& stages() {
-  static const std::vector<StageEntry> table = {limit(), trace(),    cache(), fallback(),
-                                                first(), deferred(), host(),  simulated()};
+  static const std::vector<StageEntry> table = {
+      limit(), retry(), trace(), cache(), fallback(), first(), deferred(), host(), simulated()};
   return table;
 }
 

@@ -5,6 +5,7 @@
 
 #include "cistern/adaptor/limit.hpp"
 #include "cistern/adaptor/recorder.hpp"
+#include "cistern/adaptor/retry.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
@@ -36,6 +37,10 @@ class EveryStage : public ::testing::TestWithParam<NamedStage> {
   const Ref<Spy> spy_ = make<Spy>(make<SimulatedDevice>(), 4_KiB);
   const Ref<Resource> stage_ = GetParam().on(spy_);
 };
+const NamedStage retry = {
+    "retry", [](Ref<Resource> upstream) -> Ref<Resource> { return make<Retry>(upstream); }};
+INSTANTIATE_TEST_SUITE_P(PassingThrough, EveryStage, ::testing::Values(retry),
+                         [](const auto& stage) { return std::string(stage.param.name); });
 INSTANTIATE_TEST_SUITE_P(All, EveryStage, ::testing::ValuesIn(stages),
                          [](const auto& stage) { return std::string(stage.param.name); });
 
@@ -83,7 +88,12 @@ TEST_P(EveryStage, SaysWhyARequestFailedAndCountsIt) {
   EXPECT_EQ(stage_->validate(), "");
 }
 
-TEST_P(EveryStage, SaysWhatIsOut) {
+// What a stage that passes blocks through says of them is its upstream's.
+class EveryStageWithRecords : public EveryStage {};
+INSTANTIATE_TEST_SUITE_P(All, EveryStageWithRecords, ::testing::ValuesIn(stages),
+                         [](const auto& stage) { return std::string(stage.param.name); });
+
+TEST_P(EveryStageWithRecords, SaysWhatIsOut) {
   testing::Ledger ledger(*stage_);
   for (const std::size_t bytes : {1_MiB, 3_MiB, 2_MiB})
     ASSERT_TRUE(ledger.allocate({.bytes = bytes}));
@@ -93,7 +103,7 @@ TEST_P(EveryStage, SaysWhatIsOut) {
   ledger.free_all();
 }
 
-TEST_P(EveryStage, ResetsThePeaksToWhatIsLiveOrToAFloor) {
+TEST_P(EveryStageWithRecords, ResetsThePeaksToWhatIsLiveOrToAFloor) {
   const Block held = stage_->allocate(1_MiB);
   stage_->deallocate(stage_->allocate(8_MiB));
   stage_->trim();

@@ -11,6 +11,8 @@
 
 namespace cistern {
 
+class Resource;
+
 enum class Errc : std::uint8_t {
   out_of_memory,  // the device has no more
   over_limit,     // a bound of the stack would be exceeded
@@ -27,14 +29,17 @@ const char* name(Errc code) noexcept;
 /// What went wrong, where, and by how much. Trivially copyable.
 struct Error {
   Errc code = Errc::out_of_memory;
-  const char* stage = "";     // the stage that refused, a literal: "limit", "host", ...
-  std::size_t requested = 0;  // bytes asked of that stage
-  std::size_t available = 0;  // bytes it could still have given, where it knows; else 0
+  const char* stage = "";           // the stage that refused, a literal: "limit", "host", ...
+  std::size_t requested = 0;        // bytes asked of that stage
+  std::size_t available = 0;        // bytes it could still have given, where it knows; else 0
+  const Resource* bound = nullptr;  // whose limit it was; to be compared only, it may be gone
 
   /// True where giving memory back may help: the device or a bound was exhausted.
   [[nodiscard]] bool is_exhaustion() const noexcept {
     return code == Errc::out_of_memory || code == Errc::over_limit;
   }
+
+  friend bool operator==(const Error&, const Error&) = default;
 };
 
 /// One line for people: "limit refused 2000 bytes: over the limit (500 bytes available)".

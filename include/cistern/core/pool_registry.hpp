@@ -27,8 +27,9 @@ class PoolRegistry {
   void leave(Pool& pool) noexcept;
 
   /// Has the pools give idle memory back, those that joined first first, until `bytes` have come
-  /// back to the device; returns how many did (roughly, while other threads allocate).
-  std::size_t trim(std::size_t bytes) noexcept;
+  /// back to the device; returns how many did (roughly, while other threads allocate). Only those
+  /// that stand on `below`, if it is not null.
+  std::size_t trim(std::size_t bytes, const Resource* below = nullptr) noexcept;
 
   /// A lower bound of what `trim` could get from pools that are not among `except`.
   [[nodiscard]] std::size_t trimmable(const PoolsAbove* except = nullptr) noexcept;

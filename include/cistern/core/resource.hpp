@@ -124,6 +124,9 @@ class Resource {
   /// Calls `visit` with each of the stages that this one stands on.
   virtual void each_upstream(const std::function<void(Resource&)>& /*visit*/) const {}
 
+  /// True if `other` is this resource or one below it. O(stages).
+  [[nodiscard]] bool stands_on(const Resource& other) const;
+
   /// The law of this stage's structure, or of a stage's below it, that does not hold; empty if all
   /// hold. For tests: O(blocks), and exact only while nobody allocates or frees.
   [[nodiscard]] virtual std::string validate() const = 0;

@@ -64,8 +64,8 @@ struct Shortage {
   /// truly all in use; the whole shortage where it would have fitted, were the holes in one piece.
   [[nodiscard]] std::size_t fragmentation() const noexcept;
 
-  /// One line of less than 200 characters for a log. Returns its length; writes at most `size`
-  /// bytes, the closing zero included.
+  /// One line for a log, of some 200 characters at most. Returns its length; writes at most `size`
+  /// bytes, not 0, the closing zero included.
   std::size_t print_line(char* out, std::size_t size) const noexcept;
 
   /// The whole of it, several lines, each with its end. Allocates.
@@ -92,14 +92,14 @@ class OutOfMemory : public std::bad_alloc {
     shortage_.print_line(line_.data(), line_.size());
   }
 
-  /// One line of less than 200 characters.
+  /// One line of some 200 characters at most.
   [[nodiscard]] const char* what() const noexcept override { return line_.data(); }
   [[nodiscard]] const Error& error() const noexcept { return shortage_.error; }
   [[nodiscard]] const Shortage& shortage() const noexcept { return shortage_; }
 
  private:
   Shortage shortage_;
-  std::array<char, 200> line_{};
+  std::array<char, 224> line_{};
 };
 
 }  // namespace cistern

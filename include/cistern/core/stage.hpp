@@ -74,4 +74,16 @@ class Stage : public Resource {
   bool ends_with_upstream_ = false;
 };
 
+/// The outermost stage of that type in a stack, or null: how a program reaches a stage of a stack
+/// that was opened from a text.
+template <class T>
+[[nodiscard]] T* find_stage(Resource& outermost) {
+  auto* found = dynamic_cast<T*>(&outermost);
+  if (found != nullptr) return found;
+  outermost.each_upstream([&](Resource& upstream) {
+    if (found == nullptr) found = find_stage<T>(upstream);
+  });
+  return found;
+}
+
 }  // namespace cistern

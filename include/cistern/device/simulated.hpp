@@ -81,6 +81,7 @@ class SimulatedDevice final : public Device {
   /// Bytes in use, by blocks and by pages that are mapped.
   [[nodiscard]] std::size_t used() const noexcept;
 
+  [[nodiscard]] std::size_t free_memory() const noexcept override;
   [[nodiscard]] std::string validate() const override;
 
  private:
