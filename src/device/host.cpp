@@ -18,6 +18,7 @@
 #include "device/control_group.hpp"
 #include "device/host_pages.hpp"
 #include "device/mapping.hpp"
+#include "device/system_file.hpp"
 
 namespace cistern {
 namespace {
@@ -45,11 +46,14 @@ std::size_t host_memory() noexcept {
   if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY) {
     bytes = std::min<std::size_t>(bytes, address_space.rlim_cur);
   }
-  try {
-    bytes = std::min(bytes, control_group_limit("/proc/self/cgroup", "/sys/fs/cgroup"));
-  } catch (const std::exception&) {  // no memory to read them with: the machine's figure stands
-  }
-  return bytes;
+  return std::min(bytes, control_group_limit("/proc/self/cgroup", "/sys/fs/cgroup"));
+}
+
+std::size_t free_host_memory() noexcept {
+  const std::optional<std::size_t> available =
+      SystemFile("/proc/meminfo").number("MemAvailable:");  // in KiB
+  return std::min(available.value_or(unbounded >> 10U) << 10U,
+                  control_group_room("/proc/self/cgroup", "/sys/fs/cgroup"));
 }
 
 HostDevice::HostDevice(Options options)
@@ -61,6 +65,11 @@ PoolRegistry& HostDevice::registry() noexcept {
   // Never destroyed: a stack may be closed as late as the program likes.
   static auto* const registry = new PoolRegistry;
   return *registry;
+}
+
+// The system does not count what was given out and never touched.
+std::size_t HostDevice::free_memory() const noexcept {
+  return std::min(Device::free_memory(), free_host_memory());
 }
 
 HostDevice::~HostDevice() = default;

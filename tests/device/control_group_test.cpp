@@ -32,14 +32,19 @@ class ControlGroup : public ::testing::Test {
   /// The limit of a process that is in `groups`, as /proc/self/cgroup lists them.
   [[nodiscard]] std::size_t limit_in(const std::string& groups) const {
     write("self", groups);
-    return control_group_limit(root_ / "self", root_);
+    return control_group_limit((root_ / "self").c_str(), root_.c_str());
+  }
+
+  [[nodiscard]] std::size_t room_in(const std::string& groups) const {
+    write("self", groups);
+    return control_group_room((root_ / "self").c_str(), root_.c_str());
   }
 
   const fs::path root_;
 };
 
 TEST_F(ControlGroup, WithoutFilesThereIsNoLimit) {
-  EXPECT_EQ(control_group_limit(root_ / "no such file", root_), unbounded);
+  EXPECT_EQ(control_group_limit((root_ / "no such file").c_str(), root_.c_str()), unbounded);
   EXPECT_EQ(limit_in("0::/a/b"), unbounded);
   EXPECT_EQ(limit_in("5:memory:/a/b"), unbounded);
 }
@@ -81,6 +86,30 @@ TEST_F(ControlGroup, AContainersOwnGroupIsTheRoot) {
   write("memory.max", "1000");
   EXPECT_EQ(limit_in(""), 1000U);
   EXPECT_EQ(limit_in("0::/../not-visible-here"), 1000U);
+}
+
+TEST_F(ControlGroup, RoomIsWhatIsLeftUnderTheTightestLimit) {
+  EXPECT_EQ(room_in("0::/a/b"), unbounded);
+  write("a/memory.max", "5000");
+  EXPECT_EQ(room_in("0::/a/b"), 5000U);  // no figure of what is used
+  write("a/memory.current", "1500");
+  EXPECT_EQ(room_in("0::/a/b"), 3500U);
+  write("a/b/memory.max", "4000");
+  write("a/b/memory.current", "300");
+  EXPECT_EQ(room_in("0::/a/b"), 3500U);
+  write("a/b/memory.current", "3900");
+  EXPECT_EQ(room_in("0::/a/b"), 100U);
+  write("a/b/memory.stat", "anon 5\nactive_file 9\ninactive_file 1000\nslab 3");
+  EXPECT_EQ(room_in("0::/a/b"), 1100U);  // files that the system would drop
+  write("a/b/memory.current", "9000");
+  EXPECT_EQ(room_in("0::/a/b"), 0U);
+}
+
+TEST_F(ControlGroup, OfVersion1RoomIsReadFromItsOwnFiles) {
+  write("memory/a/memory.limit_in_bytes", "7000");
+  write("memory/a/memory.usage_in_bytes", "6000");
+  write("memory/a/memory.stat", "inactive_file 1\ntotal_inactive_file 500");
+  EXPECT_EQ(room_in("5:memory:/a"), 1500U);
 }
 
 TEST_F(ControlGroup, WhatIsMalformedCountsForNothing) {

@@ -35,6 +35,7 @@ class HostDevice final : public Device {
 
   /// One for the process: every host device stands for the same memory.
   [[nodiscard]] PoolRegistry& registry() noexcept override;
+  [[nodiscard]] std::size_t free_memory() const noexcept override;
 
   /// Pages from the system's smallest to 2 MiB; smaller than that, they are never huge pages. Pages
   /// are backed when they are mapped, where the system can say so (Linux 5.14); mapping more than
@@ -57,5 +58,9 @@ class HostDevice final : public Device {
 /// Bytes of memory this process may use: the machine's, or less where a control group says so.
 /// Reads files; for set-up.
 std::size_t host_memory() noexcept;
+
+/// Bytes of it that are free now, as the system and the control group see it: file caches count as
+/// free. Reads files, allocates nothing.
+std::size_t free_host_memory() noexcept;
 
 }  // namespace cistern
