@@ -20,6 +20,7 @@
 #include "cistern/device/host.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
+#include "cistern/pool/virtual.hpp"
 #include "stack/cache_buckets.hpp"
 #include "stack/nested_stack.hpp"
 
@@ -180,6 +181,25 @@ StageEntry deferred() {
       });
 }
 
+StageEntry virtual_pool() {
+  using Options = Virtual::Options;
+  return StageOf<Options>(Kind::pool, "virtual",
+                          "maps pages only where something lives; stands directly on a device")
+      .takes("page", &Options::page, bounded(size(), power_of_two(1, std::size_t{1} << 30U)),
+             "what is mapped and unmapped; which sizes there are is the device's")
+      .takes("max_bytes", &Options::max_bytes, or_none(size_or_percent(), unbounded),
+             "of the pages that are mapped; a percentage is of the device's memory")
+      .takes("idle_ratio", &Options::idle_ratio, ratio(),
+             "what is mapped is at most so much more than the peak of what was needed")
+      .takes("addresses", &Options::addresses, size(),
+             "reserved at a time; 0 for 8 times the device's memory")
+      .takes("room", &Options::room, size(),
+             "addresses kept free behind a block of a page or more, to grow into")
+      .made_by([](const Options& options, Ref<Resource> upstream) {
+        return make<Virtual>(std::move(upstream), options);
+      });
+}
+
 // --- devices ---
 
 StageEntry host() {
@@ -249,8 +269,9 @@ StageEntry simulated() {
 }  // namespace
 
 const std::vector<StageEntry>& stages() {
-  static const std::vector<StageEntry> table = {
-      limit(), retry(), trace(), cache(), fallback(), first(), deferred(), host(), simulated()};
+  static const std::vector<StageEntry> table = {limit(),        retry(),    trace(), cache(),
+                                                virtual_pool(), fallback(), first(), deferred(),
+                                                host(),         simulated()};
   return table;
 }
 

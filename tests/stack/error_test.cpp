@@ -13,7 +13,8 @@ std::string error_of(std::string_view text) {
 }
 
 constexpr const char* stages =
-    "(there are limit, retry, trace, cache, fallback, first, deferred, host, simulated, netcl, "
+    "(there are limit, retry, trace, cache, virtual, fallback, first, deferred, host, simulated, "
+    "netcl, "
     "netcl_unbounded, "
     "mlx)";
 constexpr const char* sizes = "4096, 64KiB, 1.5GiB or 80GB";

@@ -271,10 +271,11 @@ TEST(Bind, WrongUsesAreRefused) {
   EXPECT_EQ(problem_of("mlx", {{"mlx", device}}), "'mlx'" + taken);
   EXPECT_EQ(problem_of("cache > host", {{"mlx", device}}), "opened")
       << "only a name that is used matters";
-  EXPECT_EQ(problem_of("cache > mime", {{"mine", device}}),
-            "there is no stage 'mime' (there are limit, retry, trace, cache, fallback, first, "
-            "deferred, host, "
-            "simulated, netcl, netcl_unbounded, mlx, mine); did you mean 'mine'?");
+  EXPECT_EQ(
+      problem_of("cache > mime", {{"mine", device}}),
+      "there is no stage 'mime' (there are limit, retry, trace, cache, virtual, fallback, first, "
+      "deferred, host, "
+      "simulated, netcl, netcl_unbounded, mlx, mine); did you mean 'mine'?");
 }
 
 // --- closing ---
