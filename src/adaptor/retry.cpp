@@ -261,8 +261,9 @@ Stats Retry::stats() const noexcept {
 }
 
 std::size_t Retry::largest_after(const Supposition& supposed) const noexcept {
+  const bool is_on = options_.attempts > 0 && options_.window.count() > 0;
   Supposition below = supposed;
-  below.recovers = supposed.recovers || (supposed.may_recover && options_.attempts > 0);
+  below.recovers = supposed.recovers || (supposed.may_recover && is_on);
   return Stage::largest_after(below);
 }
 

@@ -8,6 +8,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -62,9 +63,10 @@ HostDevice::HostDevice(Options options)
 }
 
 PoolRegistry& HostDevice::registry() noexcept {
-  // Never destroyed: a stack may be closed as late as the program likes.
-  static auto* const registry = new PoolRegistry;
-  return *registry;
+  // Nothing ends it: a stack may be closed as late as the program likes.
+  static_assert(std::is_trivially_destructible_v<PoolRegistry>);
+  static PoolRegistry registry;
+  return registry;
 }
 
 // The system does not count what was given out and never touched.

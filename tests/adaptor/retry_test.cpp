@@ -369,6 +369,24 @@ TEST_F(RetrySteps, EndWithTheCallbacksWhereMemoryIsTrulyInUse) {
   testing::expect_all_accounted_for(*retry);
 }
 
+TEST_F(RetrySteps, LeaveEveryPoolAsGoodAsItWas) {
+  const Block all = retry->allocate(16_MiB);
+  EXPECT_FALSE(retry->try_allocate({.bytes = 1_MiB}));
+  EXPECT_TRUE(retry->deallocate(all));
+  retry->trim();
+  for (int turn = 0; turn < 3; ++turn) {
+    hoard(*other, 1_MiB, 12);
+    retry->deallocate(retry->allocate(10_MiB));  // has the other pool trimmed
+    retry->trim();
+  }
+  EXPECT_EQ(retry->stats().failures, 1U);
+  const std::uint64_t hits = other->stats().hits;
+  hoard(*other, 1_MiB, 4);
+  hoard(*other, 1_MiB, 4);
+  EXPECT_GE(other->stats().hits, hits + 4);  // it goes on caching
+  EXPECT_EQ(other->validate(), "");
+}
+
 // --- callbacks ---
 
 struct RetryCallbacks : Neighbours {

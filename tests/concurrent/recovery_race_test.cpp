@@ -62,11 +62,12 @@ TEST(RecoveryRace, NeighboursTrimOneAnotherWhileTheyAllocateAndClose) {
   const std::uint64_t seed = testing::seed_or(1);
   SCOPED_TRACE(testing::replay_hint(seed));
   const auto device = small_device();
+  std::atomic<std::uint64_t> recovered{0};
   std::vector<std::thread> threads;
   for (unsigned index = 0; index < 4; ++index) {
     threads.emplace_back([&, index] {
       testing::Random random(seed * 100 + index);
-      for (int life = 0; life < 30; ++life) {
+      for (int life = 0; life < 200; ++life) {
         const Ref<Retry> stack = patient(index % 2 == 0 ? unbounded_cache(device)
                                                         : unbounded_cache(unbounded_cache(device)));
         // What it hoards is beyond what fits beside the others.
@@ -75,6 +76,7 @@ TEST(RecoveryRace, NeighboursTrimOneAnotherWhileTheyAllocateAndClose) {
         work(*stack, random, 100);
         const Expected<Block> last = stack->try_allocate({.bytes = 1_KiB});
         if (last) stack->deallocate(*last);
+        recovered += stack->recoveries().recovered;
       }
     });
   }
@@ -84,6 +86,7 @@ TEST(RecoveryRace, NeighboursTrimOneAnotherWhileTheyAllocateAndClose) {
   EXPECT_EQ(device->validate(), "");
   EXPECT_EQ(device->used(), 0U);
   EXPECT_TRUE(reports.all().empty());
+  EXPECT_GT(recovered, 0U);
 }
 
 TEST(RecoveryRace, RequestsThatFitAreMetWhileOthersHoard) {
@@ -98,7 +101,7 @@ TEST(RecoveryRace, RequestsThatFitAreMetWhileOthersHoard) {
   for (unsigned index = 0; index < stacks.size(); ++index) {
     threads.emplace_back([&, index] {
       testing::Random random(seed * 100 + index);
-      for (int turn = 0; turn < 200; ++turn) {
+      for (int turn = 0; turn < 3000; ++turn) {
         const std::size_t bytes = 1_MiB * (1 + random.below(8));
         const Expected<Block> block = stacks[index]->try_allocate({.bytes = bytes});
         ASSERT_TRUE(block);
@@ -146,7 +149,7 @@ TEST(RecoveryRace, CallbacksComeAndGoAllocateAndFreeWhileTheyRun) {
   for (unsigned index = 0; index < 2; ++index) {
     threads.emplace_back([&, index] {
       testing::Random random(seed * 100 + index);
-      for (int step = 0; step < 800; ++step) {
+      for (int step = 0; step < 5000; ++step) {
         if (const auto block = stack->try_allocate({.bytes = random.size(17)})) {
           const std::lock_guard lock(mutex);
           spillable.push_back(*block);
@@ -205,7 +208,7 @@ TEST(RecoveryRace, CallbacksComeAndGoAllocateAndFreeWhileTheyRun) {
 
 TEST(RecoveryRace, AStackThatPassesBlocksThroughEndsWithTheLastOfThem) {
   const testing::CaughtReports reports;
-  for (int life = 0; life < 200; ++life) {
+  for (int life = 0; life < 100; ++life) {
     const auto device = small_device();
     Ref<Retry> stack = patient(patient(unbounded_cache(device)));
     Retry* const closed = stack.get();

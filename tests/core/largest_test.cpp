@@ -1,5 +1,6 @@
 // How large a request would succeed now: the answer is tried, one step of the device's granularity
 // to either side.
+#include <regex>
 #include <string>
 #include <tuple>
 
@@ -62,6 +63,9 @@ INSTANTIATE_TEST_SUITE_P(
                       "limit(900KiB) > cache(buckets=fit) > limit(800KiB) > mine",
                       "retry > cache(idle_ratio=none) > mine",
                       "cache(idle_ratio=none) > retry > mine",
+                      "retry(attempts=1) > cache(idle_ratio=none) > mine",
+                      "retry(attempts=0) > cache > mine", "retry(window=0) > cache > mine",
+                      "retry > retry > cache(buckets=fit) > cache(buckets=pow2) > mine",
                       "retry > cache(idle_ratio=none) > limit(700KiB) > mine",
                       "retry > limit(500KiB) > cache(idle_ratio=none) > mine"));
 
@@ -90,9 +94,8 @@ TEST_P(Largest, IsWhatSucceedsAndNoMore) {
 
 TEST_P(Largest, WithoutRecoveryIsWhatTheStackServesByItself) {
   const std::uint64_t first = testing::seed_or(1);
-  const std::string text = GetParam();
-  std::string alone = text;  // the same stack without its retry
-  if (const std::size_t at = alone.find("retry > "); at != std::string::npos) alone.erase(at, 8);
+  const std::string alone =  // the same stack without its retries
+      std::regex_replace(GetParam(), std::regex(R"(retry(\([^)]*\))? > )"), "");
   for (std::uint64_t seed = first; seed < first + 50; ++seed) {
     SCOPED_TRACE(testing::replay_hint(seed));
     World world(alone);
