@@ -113,9 +113,10 @@ class Inference {
     for (const Segment& segment : stated_.final_segments) {
       if (auto status = segments_.add(segment); !status) return status;
     }
-    for (auto change = stated_.changes.rbegin(); change != stated_.changes.rend(); ++change) {
-      Segment& segment = change->segment;
-      if (change->kind == Change::Kind::given_back) {
+    for (std::size_t index = stated_.changes.size(); index-- > 0;) {
+      Change& change = stated_.changes[index];
+      Segment& segment = change.segment;
+      if (change.kind == Change::Kind::given_back) {
         segment.small = segment.bytes == small_segment;  // those for large requests are larger
         if (auto status = segments_.add(segment); !status) return status;
       } else if (const auto removed = segments_.remove(segment)) {
