@@ -21,7 +21,7 @@ class WeightsProgram : public ::testing::Test {
     program = std::filesystem::path(CISTERN_COMMAND).parent_path() / "examples" / "weights";
 #endif
     if (!std::filesystem::exists(program)) GTEST_SKIP() << "the examples are not built";
-    const testing::Outcome outcome = testing::run_shell("'" + program.string() + "' 2>&-");
+    const testing::Outcome outcome = testing::run_shell("'" + program.string() + "' 2>/dev/null");
     ASSERT_EQ(outcome.status, 0);
     auto trace = read_trace_from_memory(outcome.output, "weights");
     ASSERT_TRUE(trace) << trace.error().text();
