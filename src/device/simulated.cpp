@@ -29,7 +29,9 @@ DeviceLimits simulated_limits(const SimulatedDevice::Options& options) {
           .max_alignment = std::size_t{1} << 30,
           .granularity = options.granularity,
           .memory_is_address = true,
-          .host_addressable = false};
+          .host_addressable = false,
+          .extensible = options.extensible,
+          .joins_adjacent = options.joins_adjacent};
 }
 
 /// The splitmix64 generator, as a number in [0, 1).

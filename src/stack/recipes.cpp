@@ -45,6 +45,24 @@ const std::vector<Recipe>& recipes() {
        .text = "the buffer cache of MLX on the CPU",
        .expansion =
            "cache(buckets=fit, slack=2, slack_bytes=8KiB, max_bytes=32MiB, idle_ratio=none)"},
+      {.name = "pytorch",
+       .text = "the CUDA caching allocator of PyTorch, by its defaults",
+       .expansion = "coalesce(classes=[1MiB], regions=[2MiB, 20MiB], regions_for=[2MiB, 10MiB], "
+                    "rests=[512, 1048577], granule=512, region_step=2MiB, streams=separate, "
+                    "borrow=false, idle_ratio=none)"},
+      {.name = "cupy",
+       .text = "the memory pool of CuPy",
+       .expansion = "coalesce(classes=none, regions=none, granule=512, streams=separate, "
+                    "idle_ratio=none)"},
+      {.name = "rmm_pool",
+       .text = "the pool_memory_resource of RMM, without an initial size",
+       .expansion = "coalesce(classes=none, regions=none, granule=256, growth=doubling, "
+                    "idle_ratio=none)"},
+      {.name = "bfc",
+       .text = "the best-fit allocator of XLA and TensorFlow, growing on demand",
+       .expansion = "coalesce(classes=none, regions=[2MiB], regions_for=[2MiB], rests=[128MiB], "
+                    "rest_ratio=1, granule=256, growth=doubling, streams=separate, "
+                    "idle_ratio=none)"},
   };
   return table;
 }

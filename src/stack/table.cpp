@@ -20,8 +20,10 @@
 #include "cistern/device/host.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
+#include "cistern/pool/coalesce.hpp"
 #include "cistern/pool/virtual.hpp"
 #include "stack/cache_buckets.hpp"
+#include "stack/coalesce_classes.hpp"
 #include "stack/nested_stack.hpp"
 
 namespace cistern::language {
@@ -104,6 +106,53 @@ StageEntry cache() {
              "what is held is at most so much more than the peak of what was live")
       .made_by([](const Options& options, Ref<Resource> upstream) {
         return make<Cache>(std::move(upstream), options.resolved());
+      });
+}
+
+StageEntry coalesce() {
+  using Options = CoalesceOptions;
+  constexpr std::size_t coarsest = std::size_t{1} << 30U;
+  const std::vector<std::size_t> none;
+  const Bound<std::size_t> step = {"0 or a power of two up to 1GiB", [](const std::size_t& bytes) {
+                                     return (bytes & (bytes - 1)) == 0 && bytes <= coarsest;
+                                   }};
+  return StageOf<Options>(Kind::pool, "coalesce",
+                          "splits large regions into blocks and joins what is freed")
+      .takes("classes", &Options::bounds, or_none(bounded(sizes(), rising()), none),
+             "requests up to each of these bytes, and those above the last, have their own regions")
+      .takes("regions", &Options::regions, or_none(sizes(), none),
+             "bytes of a region in each class; 0, or not listed, for as much as is requested")
+      .takes("regions_for", &Options::regions_for, or_none(sizes(), none),
+             "in each class, for requests of less than so many bytes; not listed, half a region")
+      .takes("rests", &Options::rests, or_none(sizes(), none),
+             "in each class, what is left of a hole is kept as one if it has so many bytes")
+      .takes("rest_ratio", &Options::rest_ratio, or_none(ratio(), Coalesce::no_ratio),
+             "or if it is so many times the request")
+      .takes("granule", &Options::granule, bounded(size(), step),
+             "sizes are rounded up to a multiple; 0 for the device's alignment")
+      .takes("region_step", &Options::region_step, bounded(size(), step),
+             "and those of regions; 0 for the device's granularity")
+      .takes(
+          "growth", &Options::growth,
+          one_of<Growth>(
+              {{"exact", Growth::exact}, {"fixed", Growth::fixed}, {"doubling", Growth::doubling}}),
+          "a new region: as above; a multiple of it; or all there are again")
+      .takes("place", &Options::place,
+             one_of<Placement>({{"best", Placement::best}, {"first", Placement::first}}),
+             "the smallest hole that is large enough, or the one of the lowest address")
+      .takes("streams", &Options::streams,
+             one_of<StreamSharing>(
+                 {{"shared", StreamSharing::shared}, {"separate", StreamSharing::separate}}),
+             "whether a stream may take what another one freed, if it has no hole of its own")
+      .takes("borrow", &Options::borrow, boolean(),
+             "a request that the device refuses may be served from another class")
+      .takes("idle_ratio", &Options::idle_ratio, or_none(ratio(), Coalesce::no_ratio),
+             "idle regions go back before what is held grows beyond so much more than the peak of "
+             "what was live")
+      .takes("max_idle", &Options::max_idle, or_none(size_or_percent(), unbounded),
+             "bytes of idle regions, at most")
+      .made_by([](const Options& options, Ref<Resource> upstream) {
+        return make<Coalesce>(std::move(upstream), options.resolved());
       });
 }
 
@@ -245,6 +294,8 @@ StageEntry simulated() {
              "of every block")
       .takes("extensible", &Options::extensible, boolean(),
              "blocks can be made larger where they lie")
+      .takes("joins_adjacent", &Options::joins_adjacent, boolean(),
+             "blocks that touch may be used as one")
       .takes("first_address", &Options::first_address,
              bounded(size(), power_of_two(std::size_t{1} << 20U, std::size_t{1} << 60U)),
              "where its addresses begin: another for each device of one stack")
@@ -269,9 +320,9 @@ StageEntry simulated() {
 }  // namespace
 
 const std::vector<StageEntry>& stages() {
-  static const std::vector<StageEntry> table = {limit(),        retry(),    trace(), cache(),
-                                                virtual_pool(), fallback(), first(), deferred(),
-                                                host(),         simulated()};
+  static const std::vector<StageEntry> table = {limit(),    retry(),        trace(),    cache(),
+                                                coalesce(), virtual_pool(), fallback(), first(),
+                                                deferred(), host(),         simulated()};
   return table;
 }
 

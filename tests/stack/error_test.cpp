@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "cistern/stack/stack.hpp"
+#include "support/stage_list.hpp"
 
 namespace cistern {
 namespace {
@@ -12,11 +13,7 @@ std::string error_of(std::string_view text) {
   return stack ? "opened" : stack.error().what();
 }
 
-constexpr const char* stages =
-    "(there are limit, retry, trace, cache, virtual, fallback, first, deferred, host, simulated, "
-    "netcl, "
-    "netcl_unbounded, "
-    "mlx)";
+const std::string stages = "(there are " + testing::stage_list() + ")";
 constexpr const char* sizes = "4096, 64KiB, 1.5GiB or 80GB";
 constexpr const char* parameters =
     "buckets, per_doubling, slack, slack_bytes, max_bytes, per_bucket, when_full, idle_ratio";

@@ -26,10 +26,11 @@ std::vector<std::string> names_of_kind(const std::string& kind) {
 TEST(StageDocs, ListEveryStageAndRecipeOnce) {
   using Names = std::vector<std::string>;
   EXPECT_EQ(names_of_kind("adaptor"), (Names{"limit", "retry", "trace"}));
-  EXPECT_EQ(names_of_kind("pool"), (Names{"cache", "virtual"}));
+  EXPECT_EQ(names_of_kind("pool"), (Names{"cache", "coalesce", "virtual"}));
   EXPECT_EQ(names_of_kind("choice"), (Names{"fallback", "first", "deferred"}));
   EXPECT_EQ(names_of_kind("device"), (Names{"host", "simulated"}));
-  EXPECT_EQ(names_of_kind("recipe"), (Names{"netcl", "netcl_unbounded", "mlx"}));
+  EXPECT_EQ(names_of_kind("recipe"),
+            (Names{"netcl", "netcl_unbounded", "mlx", "pytorch", "cupy", "rmm_pool", "bfc"}));
   std::set<std::string> names;
   for (const StageDoc& doc : stage_docs())
     names.insert(doc.name);

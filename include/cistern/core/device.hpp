@@ -28,6 +28,8 @@ struct DeviceLimits {
   std::size_t granularity = 1;     // sizes are rounded up to a multiple of it
   bool memory_is_address = true;   // else `Block::memory` is an object, aligned to max_alignment
   bool host_addressable = false;   // the CPU can read and write the memory
+  bool extensible = false;         // a block can be made larger where it lies
+  bool joins_adjacent = false;     // blocks that touch may be used as one
 };
 
 /// Thrown where a device is made that this build or this machine does not have: a program that can

@@ -23,6 +23,10 @@ struct Gauge {
     peak = std::max(peak, current);
   }
   void fall(std::size_t by) noexcept { current -= by; }
+  void move_to(std::size_t level) noexcept {
+    current = level;
+    peak = std::max(peak, current);
+  }
   void reset_peak(std::size_t floor) noexcept { peak = std::max(current, floor); }
 
   friend bool operator==(const Gauge&, const Gauge&) = default;

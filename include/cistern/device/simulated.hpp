@@ -31,6 +31,8 @@ class SimulatedDevice final : public Device {
 
     // Each block stands alone in a window of addresses as large as the capacity, and grows there.
     bool extensible = false;
+    // Blocks that touch may be used as one; those of one after the other do.
+    bool joins_adjacent = false;
 
     // What a call costs, in virtual time: nothing sleeps.
     Duration allocate_latency{0};

@@ -1,0 +1,84 @@
+// The coalescing pools that tests of every such pool run on: its policies, on each kind of device.
+#pragma once
+
+#include <ostream>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "cistern/device/host.hpp"
+#include "cistern/device/simulated.hpp"
+#include "cistern/pool/coalesce.hpp"
+
+namespace cistern::testing {
+
+struct NamedOptions {
+  const char* name;
+  Coalesce::Options options;
+};
+
+inline const std::vector<NamedOptions>& coalesce_policies() {
+  static const std::vector<NamedOptions> policies = {
+      {"default", {}},
+      {"first", {.place = Placement::first}},
+      {"one_class", {.classes = {{}}, .idle_ratio = Coalesce::no_ratio}},
+      {"small_regions",
+       {.classes = {{.up_to = 4096, .region = 16384, .region_for = 8192, .least_rest = 512},
+                    {.region = 65536, .region_for = 32768, .least_rest = 4096}},
+        .granule = 512}},
+      {"doubling", {.classes = {{}}, .growth = Growth::doubling}},
+      {"fixed", {.classes = {{.region = 65536}}, .growth = Growth::fixed}},
+      {"separate", {.streams = StreamSharing::separate, .borrow = false}},
+      {"bounded", {.max_idle = 65536}}};
+  return policies;
+}
+
+inline void PrintTo(const NamedOptions& options, std::ostream* out) {
+  *out << options.name;
+}
+
+struct NamedDevice {
+  const char* name;
+  Ref<Resource> (*make)();
+};
+inline void PrintTo(const NamedDevice& device, std::ostream* out) {
+  *out << device.name;
+}
+
+inline const NamedDevice coalesce_devices[] = {  // NOLINT(modernize-avoid-c-arrays): for ValuesIn
+    {"host", [] { return Ref<Resource>(make<HostDevice>()); }},
+    {"simulated", [] { return Ref<Resource>(make<SimulatedDevice>()); }},
+    {"extensible",
+     [] {
+       return Ref<Resource>(make<SimulatedDevice>(SimulatedDevice::Options{.extensible = true}));
+     }},
+    {"joining", [] {
+       return Ref<Resource>(
+           make<SimulatedDevice>(SimulatedDevice::Options{.joins_adjacent = true}));
+     }}};
+
+class EveryCoalesce : public ::testing::TestWithParam<std::tuple<NamedOptions, NamedDevice>> {
+ protected:
+  [[nodiscard]] static Coalesce::Options options() { return std::get<0>(GetParam()).options; }
+  [[nodiscard]] static Ref<Resource> make_device() { return std::get<1>(GetParam()).make(); }
+  [[nodiscard]] static Ref<Coalesce> make_pool() {
+    return make<Coalesce>(make_device(), options());
+  }
+};
+
+inline std::string name_of_coalesce(
+    const ::testing::TestParamInfo<std::tuple<NamedOptions, NamedDevice>>& info) {
+  return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param).name;
+}
+
+// NOLINTNEXTLINE(cppcoreguidelines-macro-usage): GoogleTest's own way
+#define CISTERN_INSTANTIATE_EVERY_COALESCE(Suite)                                    \
+  INSTANTIATE_TEST_SUITE_P(                                                          \
+      All, Suite,                                                                    \
+      ::testing::Combine(::testing::ValuesIn(cistern::testing::coalesce_policies()), \
+                         ::testing::ValuesIn(cistern::testing::coalesce_devices)),   \
+      cistern::testing::name_of_coalesce)
+
+}  // namespace cistern::testing
