@@ -28,7 +28,7 @@ using namespace cistern::literals;
 constexpr std::array pair_sizes{4_KiB, 64_KiB, 1_MiB, 16_MiB};
 
 struct Arguments {
-  std::vector<std::string> workloads{"pair", "token", "token_touched", "growth"};
+  std::vector<std::string> workloads{"pair", "token", "token_touched", "churn", "growth"};
   double seconds = 0.3;
   bool json = false;
 };
@@ -49,6 +49,10 @@ void add_contests(const std::string& workload, std::vector<Contest>& contests) {
     contests.push_back(contest_of_all(workload, std::nullopt, Token{}));
   } else if (workload == "token_touched") {
     contests.push_back(contest_of_all(workload, std::nullopt, Token{.is_touched = true}));
+  } else if (workload == "churn") {
+    Contest contest(workload, std::nullopt);
+    each_placer([&](const char* subject, auto make) { contest.enter(subject, make, Churn{}); });
+    contests.push_back(std::move(contest));
   } else {
     contests.push_back(contest_of_all(workload, std::nullopt, Growth{}));
   }
@@ -70,7 +74,8 @@ Json as_json(const Contest& contest, const Standing& standing) {
 void print_standings(const Contest& contest, const std::vector<Standing>& standings) {
   std::string title = contest.workload();
   if (contest.bytes()) title += " " + format_size(*contest.bytes());
-  Table table({title, "a pair", "from", "to", "reserved/live"});
+  const bool is_churn = contest.workload() == "churn";
+  Table table({title, is_churn ? "an operation" : "a pair", "from", "to", "reserved/live"});
   for (const Standing& each : standings) {
     table.add(
         {each.subject, as_time(each.ns_per_op), as_time(each.least), as_time(each.most),
@@ -108,7 +113,8 @@ void run(const Arguments& arguments) {
   } else {
     fmt::print(
         "A pair is an allocation and its free, on one thread: the median of {} rounds, in\n"
-        "which the subjects take turns, with the fastest and the slowest round.\n",
+        "which the subjects take turns, with the fastest and the slowest round. Each round of\n"
+        "churn has a seed of its own; an operation is an allocation or a free.\n",
         Contest::rounds);
   }
 }
@@ -120,7 +126,7 @@ void add_bench(CLI::App& app, Job& job) {
   CLI::App* command = app.add_subcommand("bench", "Measure stacks beside other allocators");
   command
       ->add_option("WORKLOAD", arguments->workloads,
-                   "pair, token, token_touched, growth; all if none is named")
+                   "pair, token, token_touched, churn, growth; all if none is named")
       ->check(CLI::IsMember(arguments->workloads));
   command->add_option("--seconds", arguments->seconds, "For each subject at each workload, about")
       ->capture_default_str();

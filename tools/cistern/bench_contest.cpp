@@ -6,13 +6,15 @@ namespace cistern::command {
 namespace {
 
 Standing standing(const std::string& subject, std::vector<Sample> samples) {
+  const std::size_t middle = samples.size() / 2;
+  std::ranges::sort(samples, {}, &Sample::reserved_over_live);
+  const std::optional<double> reserved_over_live = samples[middle].reserved_over_live;
   std::ranges::sort(samples, {}, &Sample::ns_per_op);
-  const Sample& median = samples[samples.size() / 2];
   return {.subject = subject,
-          .ns_per_op = median.ns_per_op,
+          .ns_per_op = samples[middle].ns_per_op,
           .least = samples.front().ns_per_op,
           .most = samples.back().ns_per_op,
-          .reserved_over_live = median.reserved_over_live};
+          .reserved_over_live = reserved_over_live};
 }
 
 }  // namespace
@@ -23,7 +25,7 @@ std::vector<Standing> Contest::run(double seconds, const std::function<void()>& 
   std::vector<std::vector<Sample>> samples(rounds_.size());
   for (std::size_t round = 0; round < rounds; ++round) {
     for (std::size_t i = 0; i < rounds_.size(); ++i) {
-      samples[i].push_back(measure_isolated([&] { return rounds_[i].second(budget); }));
+      samples[i].push_back(measure_isolated([&] { return rounds_[i].second(budget, round); }));
     }
     after_round();
   }

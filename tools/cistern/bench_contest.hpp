@@ -23,7 +23,7 @@ struct Standing {
   double ns_per_op = 0;  // the median, and the spread around it
   double least = 0;
   double most = 0;
-  std::optional<double> reserved_over_live;
+  std::optional<double> reserved_over_live;  // the median
 };
 
 class Contest {
@@ -39,13 +39,18 @@ class Contest {
     return bytes_;
   }  // where all are of one size
 
-  /// Enters a subject: `make()` is a fresh one, `workload` what is done with it.
+  /// Enters a subject: `make()` is a fresh one, `workload` what is done with it. A workload that
+  /// has `of_round(n)` is another one in each round.
   template <class Make, class Workload>
   void enter(std::string subject, Make make, Workload workload) {
-    rounds_.push_back(
-        {std::move(subject), [make, workload = std::move(workload)](Clock::duration budget) {
-           return play_round(make, workload, budget);
-         }});
+    rounds_.push_back({std::move(subject), [make, workload = std::move(workload)](
+                                               Clock::duration budget, std::size_t round) {
+                         if constexpr (requires { workload.of_round(round); }) {
+                           return play_round(make, workload.of_round(round), budget);
+                         } else {
+                           return play_round(make, workload, budget);
+                         }
+                       }});
   }
 
   /// Each subject has about `seconds` in all, and one turn a round at least. `after_round` is
@@ -53,7 +58,7 @@ class Contest {
   std::vector<Standing> run(double seconds, const std::function<void()>& after_round) const;
 
  private:
-  using Round = std::function<Sample(Clock::duration budget)>;
+  using Round = std::function<Sample(Clock::duration budget, std::size_t round)>;
 
   template <class Make, class Workload>
   static Sample play_round(const Make& make, const Workload& workload, Clock::duration budget) {
@@ -76,7 +81,7 @@ class Contest {
       ++turns;
     } while (elapsed < budget);
     Sample sample{.ns_per_op = std::chrono::duration<double, std::nano>(elapsed).count() /
-                               static_cast<double>(turns * Workload::pairs)};
+                               static_cast<double>(turns * Workload::operations)};
     if (const std::optional<std::size_t> reserved = subject->peak_reserved()) {
       sample.reserved_over_live =
           static_cast<double>(*reserved) / static_cast<double>(workload.peak_live());

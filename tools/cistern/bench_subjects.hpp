@@ -5,12 +5,18 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
+#include <iterator>
+#include <map>
 #include <memory_resource>
 #include <new>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 
+#include "cistern/pool/suballocator.hpp"
 #include "cistern/stack/stack.hpp"
 
 namespace cistern::command {
@@ -94,13 +100,135 @@ class PmrSubject {
       &upstream_};
 };
 
+/// What a coalescing pool does without its lock and its figures: places in one range that is always
+/// large enough.
+class SuballocatorSubject {
+ public:
+  using Handle = Chunk*;
+
+  SuballocatorSubject() : parts_(nullptr, 1, Placement::best, false) {
+    parts_.adopt(Block{.bytes = range}, start, 0, Stream{});
+  }
+
+  [[nodiscard]] Handle allocate(std::size_t bytes) {
+    Chunk* block = parts_.take({.bytes = (bytes + granule - 1) / granule * granule});
+    if (block == nullptr) throw std::bad_alloc();
+    block->begin_life();
+    extent_ = std::max(extent_, block->end() - start);
+    return block;
+  }
+  void free(Handle block, std::size_t /*bytes*/) {
+    block->end_life();
+    parts_.put(block, Stream{});
+  }
+  static const void* address(Handle block) { return block; }
+  [[nodiscard]] std::optional<std::size_t> peak_reserved() const { return extent_; }
+
+ private:
+  static constexpr std::size_t range = std::size_t{1} << 40U;
+  static constexpr std::size_t granule = 512;
+  static constexpr std::uintptr_t start = 1U << 20U;
+
+  Suballocator parts_;
+  std::size_t extent_ = 0;
+};
+
+/// Exact best fit in one growing range, as it is usually written: an ordered set of holes by size
+/// and another by address.
+class BestFitSetSubject {
+ public:
+  struct Handle {
+    std::size_t start = 0;
+    std::size_t bytes = 0;
+  };
+
+  [[nodiscard]] Handle allocate(std::size_t requested) {
+    const std::size_t bytes = (requested + granule - 1) / granule * granule;
+    const auto hole = by_size_.lower_bound({bytes, 0});
+    if (hole == by_size_.end()) return append(bytes);
+    const auto [size, start] = *hole;
+    erase(start, size);
+    if (size > bytes) insert(start + bytes, size - bytes);
+    return {start, bytes};
+  }
+  void free(Handle block, std::size_t /*bytes*/) {
+    auto after = by_start_.lower_bound(block.start);
+    if (after != by_start_.end() && after->first == block.start + block.bytes) {
+      block.bytes += after->second;
+      erase(after->first, after->second);
+      after = by_start_.lower_bound(block.start);
+    }
+    if (after != by_start_.begin()) {
+      const auto [start, size] = *std::prev(after);
+      if (start + size == block.start) {
+        erase(start, size);
+        block = {start, block.bytes + size};
+      }
+    }
+    insert(block.start, block.bytes);
+  }
+  static const void* address(const Handle& block) { return &block; }
+  [[nodiscard]] std::optional<std::size_t> peak_reserved() const { return extent_; }
+
+ private:
+  static constexpr std::size_t granule = 512;
+
+  Handle append(std::size_t bytes) {
+    std::size_t start = extent_;
+    if (!by_start_.empty()) {
+      const auto [last, size] = *std::prev(by_start_.end());
+      if (last + size == extent_) {
+        erase(last, size);
+        start = last;
+      }
+    }
+    extent_ = start + bytes;
+    return {start, bytes};
+  }
+  void insert(std::size_t start, std::size_t bytes) {
+    by_size_.insert({bytes, start});
+    by_start_.insert({start, bytes});
+  }
+  void erase(std::size_t start, std::size_t bytes) {
+    by_size_.erase({bytes, start});
+    by_start_.erase(start);
+  }
+
+  std::set<std::pair<std::size_t, std::size_t>> by_size_;
+  std::map<std::size_t, std::size_t> by_start_;
+  std::size_t extent_ = 0;
+};
+
 /// Calls `visit(name, make)` for every subject; `make()` is a fresh one.
 template <class Visit>
 void each_subject(Visit&& visit) {
   visit("cistern:cache", [] { return StackSubject("cache > host"); });
   visit("cistern:cache(pow2)", [] { return StackSubject("cache(buckets=pow2) > host"); });
+  visit("cistern:coalesce", [] { return StackSubject("coalesce > host"); });
+  visit("cistern:virtual", [] { return StackSubject("virtual > host"); });
   visit("cistern:netcl", [] { return StackSubject("netcl > host"); });
   visit("cistern:mlx", [] { return StackSubject("mlx > host"); });
+  visit("peer:glibc", [] { return GlibcSubject(); });
+  visit("peer:pmr_synchronized", [] { return PmrSubject(); });
+}
+
+/// The same for what places blocks in memory that is never touched: what of it each reserves can be
+/// compared to the byte.
+template <class Visit>
+void each_placer(Visit&& visit) {
+  visit("cistern:coalesce",
+        [] { return StackSubject("coalesce > simulated(capacity=1TiB, extensible=true)"); });
+  visit("cistern:coalesce (regions)",
+        [] { return StackSubject("coalesce > simulated(capacity=1TiB)"); });
+  visit("cistern:coalesce (one class)", [] {
+    return StackSubject(
+        "coalesce(classes=none, regions=none) > simulated(capacity=1TiB, extensible=true)");
+  });
+  visit("cistern:suballocator", [] { return SuballocatorSubject(); });
+  visit("cistern:virtual (64KiB)",
+        [] { return StackSubject("virtual(page=64KiB) > simulated(capacity=1TiB)"); });
+  visit("cistern:cache", [] { return StackSubject("cache > simulated(capacity=1TiB)"); });
+  visit("peer:best_fit_set", [] { return BestFitSetSubject(); });
   visit("peer:glibc", [] { return GlibcSubject(); });
   visit("peer:pmr_synchronized", [] { return PmrSubject(); });
 }

@@ -1,9 +1,10 @@
 // What the benchmark does with each subject. A workload is done in turns of a known number of
-// pairs, a pair being an allocation and its free; the compiler must not see through them. A subject
-// is warm after some turns.
+// operations: pairs of an allocation and its free, or in `churn` each of the two. The compiler must
+// not see through them. A subject is warm after some turns.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,7 @@ inline void touch(std::byte* memory, std::size_t bytes) noexcept {
 /// One block at a time, all of one size.
 struct Pair {
   static constexpr std::size_t pairs = 256;
+  static constexpr std::size_t operations = pairs;  // each is timed as a pair
   std::size_t bytes = 0;
 
   template <class Subject>
@@ -43,6 +45,7 @@ struct Pair {
 /// came.
 struct Token {
   static constexpr std::size_t pairs = 1750;
+  static constexpr std::size_t operations = pairs;
   std::vector<std::size_t> sizes = token_sizes();
   bool is_touched = false;
 
@@ -70,6 +73,7 @@ struct Token {
 /// Blocks that grow by 8 KiB each, two alive at a time: what is kept for reuse is always too small.
 struct Growth {
   static constexpr std::size_t pairs = 2000;
+  static constexpr std::size_t operations = pairs;
   static constexpr std::size_t step = 8192;
 
   template <class Subject>
@@ -86,6 +90,50 @@ struct Growth {
     return 0;
   }  // each turn is of a fresh subject
   [[nodiscard]] std::size_t peak_live() const noexcept { return (2 * pairs - 1) * step; }
+};
+
+/// Blocks of log-uniform sizes, 256 B to 16 MiB, a thousand alive, of which a random one is
+/// replaced each time: what fragments a pool that splits.
+class Churn {
+ public:
+  static constexpr std::size_t alive = 1000;
+  static constexpr std::size_t operations = 1'000'000;
+
+  /// Without a seed it has nothing to do: see `of_round`.
+  Churn() = default;
+  explicit Churn(std::uint64_t seed);
+  [[nodiscard]] static Churn of_round(std::size_t round) { return Churn(round + 1); }
+
+  template <class Subject>
+  void turn(Subject& subject) const {
+    std::vector<typename Subject::Handle> blocks;
+    blocks.reserve(alive);
+    for (std::size_t i = 0; i < alive; ++i)
+      blocks.push_back(subject.allocate(steps_[i].bytes));
+    std::vector<std::size_t> sizes(alive);
+    for (std::size_t i = 0; i < alive; ++i)
+      sizes[i] = steps_[i].bytes;
+    for (std::size_t i = alive; i < steps_.size(); ++i) {
+      const Step& step = steps_[i];
+      subject.free(blocks[step.place], sizes[step.place]);
+      blocks[step.place] = subject.allocate(step.bytes);
+      sizes[step.place] = step.bytes;
+      keep(Subject::address(blocks[step.place]));
+    }
+    for (std::size_t i = 0; i < alive; ++i)
+      subject.free(blocks[i], sizes[i]);
+  }
+  [[nodiscard]] static std::size_t warm_up_turns() noexcept { return 0; }
+  [[nodiscard]] std::size_t peak_live() const noexcept { return peak_live_; }
+
+ private:
+  struct Step {
+    std::size_t bytes = 0;
+    std::size_t place = 0;  // of the block that it replaces
+  };
+
+  std::vector<Step> steps_;
+  std::size_t peak_live_ = 0;
 };
 
 }  // namespace cistern::command
