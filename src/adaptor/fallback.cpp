@@ -139,10 +139,14 @@ std::size_t Fallback::largest_after(const Supposition& supposed) const noexcept 
   return std::max(first_->largest_after(nothing_back), second_->largest_after(nothing_back));
 }
 
-// The first last, so that the device that is reported is its.
+// The device that is reported is the first's, as everywhere.
 void Fallback::explain(Shortage& shortage) const noexcept {
-  second_->explain(shortage);
   first_->explain(shortage);
+  const Shortage of_first = shortage;
+  second_->explain(shortage);
+  shortage.device = of_first.device;
+  shortage.device_total = of_first.device_total;
+  shortage.device_free = of_first.device_free;
 }
 
 void Fallback::each_upstream(const std::function<void(Resource&)>& visit) const {

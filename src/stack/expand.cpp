@@ -41,6 +41,12 @@ class Expander {
     Result<void> written = write_from(stages, 0, {});
     if (!written) return problem_of(written);
     copy(end_of(stages.back()), original_.size());
+    Result<StackSyntax> tree = parse(expansion_.text_);  // the whole may be nested too deeply
+    if (!tree) {
+      tree.error().span = expansion_.in_original(tree.error().span);
+      return problem_of(tree);
+    }
+    expansion_.stages_ = std::move(*tree);
     return std::move(expansion_);
   }
 

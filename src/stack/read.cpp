@@ -20,9 +20,7 @@ Result<ReadText> read(std::string_view text, const Bindings& bindings) {
   if (!written) return problem_of(written);
   Result<Expansion> expansion = expand(text, *written, bindings);
   if (!expansion) return problem_of(expansion);
-  Result<StackSyntax> stages = parse(expansion->text());
-  if (!stages) return in_original(*expansion, stages);
-  Result<Chain> chain = language::bind(*stages, bindings);
+  Result<Chain> chain = language::bind(expansion->stages(), bindings);
   if (!chain) return in_original(*expansion, chain);
   return ReadText{.expansion = std::move(*expansion), .chain = std::move(*chain)};
 }

@@ -2,9 +2,14 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
+#include <utility>
 
 #include "cistern/stack/units.hpp"
+#include "stack/bind.hpp"
+#include "stack/stage_entry.hpp"
+#include "stack/value_type.hpp"
 #include "stack/wording.hpp"
 
 namespace cistern::language {
@@ -28,6 +33,77 @@ tl::expected<std::string, std::string> netcl_under_environment() {
                           quoted(text) + "; it must be a positive number of GiB, such as 4 or 0.5");
   }
   return netcl(format_size(*bytes));
+}
+
+// --- tiers ---
+
+enum class Tier : std::uint8_t { a, b, c, bare };
+
+Type<Tier> tier_type() {
+  return one_of<Tier>({{"A", Tier::a}, {"B", Tier::b}, {"C", Tier::c}, {"bare", Tier::bare}});
+}
+
+ParameterDoc tier_parameter() {
+  return {.name = "tier",
+          .type = tier_type().name,
+          .default_value = "required",
+          .bounds = "",
+          .text =
+              "A joins free neighbours; B also recovers when memory runs out; C has more memory "
+              "than there is; bare is the stack below alone"};
+}
+
+/// What makes a device give more memory than there is.
+struct Oversubscription {
+  std::string_view device;
+  const char* argument;
+};
+constexpr Oversubscription oversubscriptions[] = {{.device = "host", .argument = "memory=file"}};
+
+Result<std::string> oversubscribed(const StageSyntax& device) {
+  Words able;
+  for (const Oversubscription& each : oversubscriptions) {
+    if (each.device == device.name) return each.argument;
+    able.push_back(each.device);
+  }
+  return problem(device.span,
+                 "tier(C) stands above a device that can give more memory than there is (" +
+                     listed(able) + "), which " + quoted(device.name) + " cannot");
+}
+
+/// `stages` on what stands below, made when it is first needed; what stands below if that fails.
+Around deferred(const std::string& stages, const std::string& device_argument) {
+  return {.before = "deferred(" + stages,
+          .between = ", otherwise=",
+          .behind = ")",
+          .device_arguments = {device_argument, ""}};
+}
+
+Result<Around> tier(const StageSyntax& recipe, const StageSyntax* device) {
+  const ParameterDoc parameter = tier_parameter();
+  const Result<Matched> given = match(
+      recipe,
+      {.name = recipe.name, .kind = "", .text = "", .parameters = {parameter}, .expansion = ""});
+  if (!given) return tl::unexpected(given.error());
+  if (given->front().empty()) return tl::unexpected(missing(recipe, parameter));
+  Result<Tier> which = tier_type().read(given->front().front()->value, Context{});
+  if (!which) {
+    which.error().message.insert(0, "tier: ");
+    return problem_of(which);
+  }
+  if (device == nullptr) return tl::unexpected(nothing_below(recipe));
+  switch (*which) {
+    case Tier::a:
+      return deferred("coalesce > ", "");
+    case Tier::b:
+      return deferred("retry(attempts=3, window=1s) > coalesce > ", "");
+    case Tier::c:
+      return oversubscribed(*device).map(
+          [](const std::string& argument) { return deferred("", argument); });
+    case Tier::bare:
+      break;
+  }
+  return Around{.before = "", .between = "", .behind = "", .device_arguments = {""}};
 }
 
 }  // namespace
@@ -63,6 +139,13 @@ const std::vector<Recipe>& recipes() {
        .expansion = "coalesce(classes=none, regions=[2MiB], regions_for=[2MiB], rests=[128MiB], "
                     "rest_ratio=1, granule=256, growth=doubling, streams=separate, "
                     "idle_ratio=none)"},
+      {.name = "tier",
+       .text = "vibeSpatial's tiers, over any device",
+       .expansion = "A: deferred(coalesce > X, otherwise=X), where X is what stands to the right; "
+                    "B: deferred(retry(attempts=3, window=1s) > coalesce > X, otherwise=X); "
+                    "C: deferred(X on host(memory=file), otherwise=X); bare: X",
+       .around = tier,
+       .parameters = {tier_parameter()}},
   };
   return table;
 }

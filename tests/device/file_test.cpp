@@ -34,7 +34,7 @@ class File : public ::testing::Test {
   }
   ~File() override { std::filesystem::remove_all(folder_); }
 
-  [[nodiscard]] Ref<FileDevice> device(std::size_t map_from = 256_KiB) const {
+  [[nodiscard]] Ref<FileDevice> device(std::size_t map_from = std::size_t{256} << 10U) const {
     return make<FileDevice>(FileDevice::Options{.folder = folder_, .map_from = map_from});
   }
 

@@ -29,8 +29,8 @@ TEST(StageDocs, ListEveryStageAndRecipeOnce) {
   EXPECT_EQ(names_of_kind("pool"), (Names{"cache", "coalesce", "virtual"}));
   EXPECT_EQ(names_of_kind("choice"), (Names{"fallback", "first", "deferred"}));
   EXPECT_EQ(names_of_kind("device"), (Names{"host", "simulated"}));
-  EXPECT_EQ(names_of_kind("recipe"),
-            (Names{"netcl", "netcl_unbounded", "mlx", "pytorch", "cupy", "rmm_pool", "bfc"}));
+  EXPECT_EQ(names_of_kind("recipe"), (Names{"netcl", "netcl_unbounded", "mlx", "pytorch", "cupy",
+                                            "rmm_pool", "bfc", "tier"}));
   std::set<std::string> names;
   for (const StageDoc& doc : stage_docs())
     names.insert(doc.name);
