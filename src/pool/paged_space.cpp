@@ -162,7 +162,7 @@ void PagedSpace::remove_hole(PagedChunk& hole) noexcept {
   if (hole.idle_pages > 0) with_idle_pages_.remove(&hole);
   if (hole.is_room) return;
   by_length_.remove(&hole);
-  if (by_open_.has(&hole)) by_open_.remove(&hole);
+  if (ByOpen::has(&hole)) by_open_.remove(&hole);
 }
 
 // What lies at `at` and behind becomes a chunk of its own, in no index.
@@ -384,10 +384,10 @@ const char* PagedSpace::broken_law_in(const PagedRange& range) const {
     if (range.mapped.count(closed_pages_of(*each)) != each->idle_pages)
       return "virtual: a hole's idle pages are those of it that are mapped";
     const Shape shape = shape_of(*each);
-    const bool is_open = by_open_.has(each) && each->by_open.size == shape.open();
-    if (each->is_room ? by_length_.has(each) || by_open_.has(each)
-                      : !(by_length_.has(each) && each->by_length.size == each->bytes &&
-                          (shape.open() > 0 ? is_open : !by_open_.has(each))))
+    const bool is_open = ByOpen::has(each) && each->by_open.size == shape.open();
+    if (each->is_room ? ByLength::has(each) || ByOpen::has(each)
+                      : !(ByLength::has(each) && each->by_length.size == each->bytes &&
+                          (shape.open() > 0 ? is_open : !ByOpen::has(each))))
       return "virtual: holes are found by their length and by their open bytes, and room is not";
   }
   const bool ends = place == address_of(range.addresses.start) + range.addresses.bytes;

@@ -104,7 +104,7 @@ bool Virtual::deallocate(const Block& block, Stream stream) noexcept {
 }
 
 Expected<Block> Virtual::try_grow(const Block& block, std::size_t bytes) noexcept {
-  if (block.empty()) return Resource::try_grow(block, bytes);
+  if (block.empty()) return tl::unexpected(fail(Errc::cannot_grow, bytes));
   const std::lock_guard lock(mutex_);
   if (!block.node->names(block, this))
     return tl::unexpected(fail(Errc::invalid_block, block.bytes));
@@ -177,13 +177,12 @@ Expected<bool> Virtual::back(PagedChunk& chunk) noexcept {
   return missing > 0;
 }
 
-// The ladder: ask; unmap as many idle pages as are asked for, and ask again; unmap all of them.
+// A device that has no more gets as many idle pages back as are asked for, and is asked again.
 Expected<void> Virtual::map(const PagedSpace::Pages& pages) noexcept {
   const auto ask = [&] { return memory_.map(pages.range->addresses, pages.start, pages.bytes); };
   Expected<void> mapped = ask();
-  const auto is_refused = [&] { return !mapped && mapped.error().is_exhaustion(); };
-  if (is_refused() && unmap_idle(pages.bytes / space_.page())) mapped = ask();
-  if (is_refused() && unmap_idle(unbounded)) mapped = ask();
+  const bool is_exhausted = !mapped && mapped.error().is_exhaustion();
+  if (is_exhausted && unmap_idle(pages.bytes / space_.page())) mapped = ask();
   if (mapped) space_.set_mapped(pages);
   return mapped;
 }

@@ -1,6 +1,7 @@
 #include "cistern/pool/virtual.hpp"
 
 #include <cmath>
+#include <initializer_list>
 #include <memory_resource>
 
 #include <gtest/gtest.h>
@@ -253,6 +254,18 @@ TEST(Virtual, RoomBehindABlockIsKeptForIt) {
   testing::expect_nothing_held(*pool);
 }
 
+TEST(Virtual, WhatIsFreedBehindARoomIsNoPartOfIt) {
+  const auto pool = pool_on(small_device(64), {.room = 4 * page});
+  const Block first = pool->allocate(page);
+  const Block second = pool->allocate(page);
+  pool->deallocate(second);
+  const Block again = pool->allocate(page);
+  EXPECT_EQ(again.memory, second.memory);
+  pool->deallocate(again);
+  pool->deallocate(first);
+  testing::expect_nothing_held(*pool);
+}
+
 // Every map call of a run fails once: what is asked for again is had, and nothing is lost.
 TEST(Virtual, EveryFailedCallLeavesAllInOrder) {
   for (std::uint64_t n = 1;; ++n) {
@@ -287,6 +300,39 @@ TEST(Virtual, AFullDeviceGivesUpIdlePagesFirst) {
   ASSERT_TRUE(ledger.allocate({.bytes = 9 * page}));
   ledger.expect_in_order();
   EXPECT_EQ(device->used(), 10 * page);
+  ledger.free_all();
+  testing::expect_nothing_held(*pool);
+}
+
+TEST(Virtual, AFullDeviceGetsNoMoreIdlePagesBackThanAreAskedFor) {
+  const auto pool = pool_on(small_device(10), {.idle_ratio = 10});
+  Ledger ledger(*pool);
+  for (const std::size_t pages : std::initializer_list<std::size_t>{3, 1, 3, 1})
+    ASSERT_TRUE(ledger.allocate({.bytes = pages * page}));
+  ledger.free(2);
+  ledger.free(0);
+  ASSERT_TRUE(ledger.allocate({.bytes = 4 * page}));
+  EXPECT_EQ(pool->stats().cached.current, 2 * page);
+  ledger.expect_in_order();
+  ledger.free_all();
+  testing::expect_nothing_held(*pool);
+}
+
+TEST(Virtual, PagesMappedForARequestThatFailsAreNotKeptBeyondTheBound) {
+  const auto device = small_device(10);
+  const auto pool = pool_on(device);
+  Ledger ledger(*pool);
+  for (int i = 0; i < 3; ++i)
+    ASSERT_TRUE(ledger.allocate({.bytes = page}));
+  ledger.free(2);
+  ledger.free(0);
+  pool->trim();  // the middle page alone is mapped
+  ledger.free(0);
+  device->fail_next(2);
+  EXPECT_FALSE(ledger.allocate({.bytes = 3 * page}));
+  EXPECT_EQ(device->used(), page);
+  ledger.expect_in_order();
+  EXPECT_TRUE(ledger.allocate({.bytes = 3 * page}));
   ledger.free_all();
   testing::expect_nothing_held(*pool);
 }

@@ -71,7 +71,7 @@ class PagedSpace {
       : chunks_(owner), page_(page), unit_(unit) {}
 
   /// Adds addresses, none of which is mapped. False if the host has no memory for the records.
-  bool add(const AddressRange& range) noexcept;
+  bool add(const AddressRange& addresses) noexcept;
 
   /// A block of `bytes`, a multiple of the unit, at `alignment`, at least the unit; null if no hole
   /// is large enough or the host has no memory for a record. Its pages may not all be mapped.
@@ -177,8 +177,11 @@ class PagedSpace {
   Slab<PagedChunk> chunks_;
   PagedChunk* spare_ = nullptr;  // the record of a hole that was filled by growing, for `shorten`
   std::vector<std::unique_ptr<PagedRange>> ranges_;
-  SizeBins<PagedChunk, &PagedChunk::by_length> by_length_;  // all holes but rooms
-  SizeBins<PagedChunk, &PagedChunk::by_open> by_open_;  // those of them with bytes in open pages
+  using ByLength = SizeBins<PagedChunk, &PagedChunk::by_length>;
+  using ByOpen = SizeBins<PagedChunk, &PagedChunk::by_open>;
+
+  ByLength by_length_;  // all holes but rooms
+  ByOpen by_open_;      // those of them with bytes in open pages
   IntrusiveList<PagedChunk, &PagedChunk::by_age> with_idle_pages_;
   std::size_t pages_ = 0;   // of all ranges
   std::size_t closed_ = 0;  // those of them in which nothing lives

@@ -68,7 +68,7 @@ class Virtual final : public Pool {
   // Under the lock.
   Expected<PagedChunk*> obtain(const Request& request) noexcept;
   Expected<PagedChunk*> claim(std::size_t bytes, const Request& request) noexcept;
-  bool add_addresses(std::size_t bytes) noexcept;
+  bool add_addresses(std::size_t needed) noexcept;
   Expected<bool> back(PagedChunk& chunk) noexcept;
   Expected<void> map(const PagedSpace::Pages& pages) noexcept;
   bool unmap_idle(std::size_t pages) noexcept;
