@@ -145,13 +145,20 @@ TEST_F(ReplayCommand, FollowsOnlyWhatStatesAddresses) {
 }
 
 TEST_F(ReplayCommand, ComparesAddressesWithTheRecordedOnes) {
-  const std::string trace = shared_trace("niu_forward_memory_snapshot_100.pickle.gz");
+  const std::string trace = shared_trace("wedson_medium_128_inference.pickle.gz");
   if (trace.empty()) GTEST_SKIP() << "the recorded traces are not beside the project";
-  const json run = run_to_json("replay " + trace + pow2 + " --follow-segments").at("runs")[0];
-  EXPECT_EQ(run.at("address_matches").get<int>() + run.at("address_mismatches").get<int>(), 785);
-  EXPECT_EQ(run.at("segments_followed").get<int>() + run.at("segments_missed").get<int>(), 31);
-  EXPECT_THAT(run_command("replay " + trace + pow2 + " --follow-segments").output,
-              HasSubstr("blocks where they were recorded"));
+  const std::string arguments = "replay " + trace + " --follow-segments";
+  const json run = run_to_json(arguments + " --stack 'pytorch > simulated(80GiB)'").at("runs")[0];
+  EXPECT_EQ(run.at("address_matches"), 1280);
+  EXPECT_EQ(run.at("address_mismatches"), 0);
+  EXPECT_EQ(run.at("segments_followed"), 98);
+  EXPECT_EQ(run.at("segments_missed"), 0);
+  EXPECT_THAT(
+      run_command(arguments + " --stack 'pytorch > simulated(80GiB)'").output,
+      HasSubstr("1,280 blocks where they were recorded, 0 elsewhere; 98 of 98 segments followed."));
+  const Outcome cache = run_command(arguments + " --stack 'cache > simulated(80GiB)'");
+  EXPECT_EQ(cache.status, 1);
+  EXPECT_THAT(cache.errors, HasSubstr("98 segments were there before the first event"));
 }
 
 struct Known {

@@ -37,9 +37,18 @@ Stack model() {
                "model");
 }
 
+Stack recipe() {
+  return open("pytorch > simulated(80GiB)");
+}
+
+/// What the model does, which the recipe must do too.
 FollowedAddresses follow(const Recording& recording) {
   const ReplayResult result =
       replay(recording.trace, model, {.check = true, .follow = &recording.layout});
+  const ReplayResult other =
+      replay(recording.trace, recipe, {.check = true, .follow = &recording.layout});
+  EXPECT_EQ(other.error, "");
+  EXPECT_TRUE(other.addresses == result.addresses) << "the recipe differs from the model";
   EXPECT_EQ(result.error, "");
   EXPECT_EQ(result.failed, 0U);
   return result.addresses.value_or(FollowedAddresses{});

@@ -57,6 +57,8 @@ struct FollowedAddresses {
   std::uint64_t mismatches = 0;         // all others, refused ones included
   std::uint64_t segments_followed = 0;  // handed out where they were recorded
   std::uint64_t segments_missed = 0;    // recorded, but not asked for when they were
+
+  friend bool operator==(const FollowedAddresses&, const FollowedAddresses&) = default;
 };
 
 /// Counts are of the trace's events; the blocks that were live before them count in the levels and
