@@ -60,7 +60,7 @@ class Coalesce final : public Pool, public RestorablePool {
     bool borrow = true;
     // Before the pool grows beyond (1 + idle_ratio) times the peak of the live bytes, idle regions
     // go back.
-    double idle_ratio = 0;
+    double idle_ratio = 0.02;
     std::size_t max_idle = unbounded;  // bytes of idle regions, at most
   };
 
