@@ -103,7 +103,13 @@ std::optional<Coalesce::Want> Coalesce::want_for(const Request& request) const n
               .least_rest = options_.rest_ratio == no_ratio
                                 ? least_rest
                                 : std::min(least_rest, scale(*bytes, options_.rest_ratio)),
+              .region = region_for(*bytes, size_class),
               .stream = request.stream};
+}
+
+std::size_t Coalesce::region_for(std::size_t bytes, std::size_t size_class) const noexcept {
+  const SizeClass& sizes = options_.classes[size_class];
+  return bytes < sizes.region_for ? std::max(sizes.region, bytes) : bytes;
 }
 
 Block Coalesce::hand_out(Chunk& chunk, const Request& request) noexcept {
@@ -127,7 +133,7 @@ Block Coalesce::hand_out(Chunk& chunk, const Request& request) noexcept {
 
 std::vector<Coalesce::SizeClass> Coalesce::default_classes() {
   using namespace literals;
-  return {{.up_to = 64_KiB, .region = 2_MiB, .region_for = 1_MiB},
+  return {{.up_to = 256_KiB, .region = 2_MiB, .region_for = 1_MiB},
           {.up_to = 64_MiB, .region = 32_MiB, .region_for = 16_MiB},
           {}};
 }
@@ -156,8 +162,10 @@ Coalesce::Coalesce(Ref<Resource> upstream, const Options& options)
     : Pool(std::move(upstream)),
       options_(checked(options, device().limits())),
       is_address_(device().limits().memory_is_address),
-      parts_(this, options_.classes.size(), options_.place,
-             device().limits().joins_adjacent && is_address_),
+      parts_(this, {.size_classes = options_.classes.size(),
+                    .placement = options_.place,
+                    .joins = device().limits().joins_adjacent && is_address_,
+                    .extends = device().limits().extensible}),
       next_start_(device().limits().max_alignment),
       max_idle_(options.max_idle),
       idle_ratio_(options.idle_ratio) {}
@@ -178,8 +186,8 @@ std::optional<Coalesce::Ask> Coalesce::ask_for(const Want& want) const noexcept 
     if (options_.growth == Growth::fixed) {
       const std::size_t regions = (ask.whole - 1) / size_class.region + 1;
       ask.whole = checked_multiply(regions, size_class.region).value_or(ask.whole);
-    } else if (want.bytes < size_class.region_for) {
-      ask.whole = std::max(ask.whole, size_class.region);
+    } else {
+      ask.whole = std::max(ask.whole, want.region);
     }
   }
   if (options_.growth == Growth::doubling) {

@@ -35,6 +35,20 @@ Chunk* Suballocator::find(const HoleIndex& holes, const Want& want) noexcept {
   return surely ? holes.find(*surely) : nullptr;
 }
 
+// A region as large as would be obtained anew, if there is one: then the same requests find the
+// same places whether the regions are there or not.
+Chunk* Suballocator::find_last_resort(const HoleIndex& holes, const Want& want) noexcept {
+  if (holes.empty()) return nullptr;
+  Chunk* hole = want.region > want.bytes ? holes.find(want.region) : nullptr;
+  return hole != nullptr && fits(*hole, want) ? hole : find(holes, want);
+}
+
+Chunk* Suballocator::find_in_class(const StreamHoles& holes, std::size_t size_class,
+                                   const Want& want) noexcept {
+  Chunk* hole = find(holes.of_class[size_class], want);
+  return hole != nullptr ? hole : find_last_resort(holes.last_resort[size_class], want);
+}
+
 // The block is cut from the front of the hole, behind what alignment skips. Without memory for the
 // record of a rest, the block keeps it.
 Chunk* Suballocator::carve(Chunk& hole, const Want& want) noexcept {
@@ -79,7 +93,9 @@ Chunk* Suballocator::make_hole(Chunk* block, Stream stream) noexcept {
 
 void Suballocator::insert_hole(Chunk* hole) noexcept {
   StreamHoles& holes = *holes_of(hole->stream);
-  hole->index = &holes.of_class[hole->region->size_class];
+  const std::size_t size_class = hole->region->size_class;
+  hole->index =
+      is_last_resort(*hole) ? &holes.last_resort[size_class] : &holes.of_class[size_class];
   hole->index->insert(hole);
   if (has_many_streams_) count_seams(hole, true);
 }
@@ -158,22 +174,18 @@ Region* Suballocator::region_at(Region* region, std::uintptr_t start) noexcept {
 
 // --- the slow path ---
 
-Suballocator::Suballocator(const Resource* owner, std::size_t size_classes, Placement placement,
-                           bool joins)
-    : size_classes_(size_classes),
-      placement_(placement),
-      joins_(joins),
-      chunks_(owner),
-      regions_(owner) {
-  streams_.push_back(std::make_unique<StreamHoles>(size_classes, placement));
+Suballocator::Suballocator(const Resource* owner, const Options& options)
+    : options_(options), chunks_(owner), regions_(owner) {
+  streams_.push_back(std::make_unique<StreamHoles>(options));
   streams_.front()->is_known = false;
-  streams_.push_back(std::make_unique<StreamHoles>(size_classes, placement));
+  streams_.push_back(std::make_unique<StreamHoles>(options));
   last_asked_ = streams_.back().get();
 }
 
 bool Suballocator::StreamHoles::empty() const noexcept {
-  return std::all_of(of_class.begin(), of_class.end(),
-                     [](const HoleIndex& holes) { return holes.empty(); });
+  bool is_empty = true;
+  each_index([&](const HoleIndex& holes) { is_empty = is_empty && holes.empty(); });
+  return is_empty;
 }
 
 Suballocator::StreamHoles* Suballocator::search_holes_of(Stream stream) noexcept {
@@ -192,7 +204,7 @@ void Suballocator::know(Stream stream) noexcept {
     return;
   }
   try {
-    streams_.push_back(std::make_unique<StreamHoles>(size_classes_, placement_));
+    streams_.push_back(std::make_unique<StreamHoles>(options_));
     streams_.back()->stream_id = stream.id;
   } catch (const std::bad_alloc&) {
     return;
@@ -204,7 +216,7 @@ Chunk* Suballocator::take_of_another_stream(const Want& want) noexcept {
   Chunk* best = nullptr;
   for (const auto& holes : streams_) {
     if (holes.get() != own || !own->is_known)
-      best = smaller(best, find(holes->of_class[want.size_class], want));
+      best = smaller(best, find_in_class(*holes, want.size_class, want));
   }
   return best != nullptr ? carve(*best, want) : nullptr;
 }
@@ -214,8 +226,8 @@ Chunk* Suballocator::take_of_another_class(const Want& want, bool of_every_strea
   Chunk* best = nullptr;
   for (const auto& holes : streams_) {
     if (!of_every_stream && (holes.get() != own || !own->is_known)) continue;
-    for (const HoleIndex& of_class : holes->of_class)
-      best = smaller(best, find(of_class, want));
+    for (std::size_t size_class = 0; size_class < options_.size_classes; ++size_class)
+      best = smaller(best, find_in_class(*holes, size_class, want));
   }
   return best != nullptr ? carve(*best, want) : nullptr;
 }
@@ -295,7 +307,7 @@ Chunk* Suballocator::adopt(const Block& upstream, std::uintptr_t start, std::siz
   bytes_ += region->bytes;
   idle_bytes_ += region->bytes;
 
-  if (joins_) {
+  if (options_.joins) {
     const auto is_partner = [&](const Region* other) {
       return other != nullptr && other->size_class == size_class;
     };
@@ -461,7 +473,7 @@ Region* Suballocator::most_extensible(std::size_t size_class) const noexcept {
 
 std::size_t Suballocator::largest_hole() const noexcept {
   std::size_t largest = 0;
-  for (std::size_t size_class = 0; size_class < size_classes_; ++size_class)
+  for (std::size_t size_class = 0; size_class < options_.size_classes; ++size_class)
     largest = std::max(largest, largest_hole(size_class, true));
   return largest;
 }
@@ -471,8 +483,10 @@ std::size_t Suballocator::largest_hole(std::size_t size_class,
   std::size_t largest = 0;
   for (const auto& stream : streams_) {
     const bool is_default = stream->is_known && stream->stream_id == Stream{}.id;
-    if (of_every_stream || is_default)
-      largest = std::max(largest, stream->of_class[size_class].largest());
+    if (of_every_stream || is_default) {
+      largest = std::max({largest, stream->of_class[size_class].largest(),
+                          stream->last_resort[size_class].largest()});
+    }
   }
   return largest;
 }
@@ -528,17 +542,18 @@ std::string Suballocator::validate() const {
   if (touching != seams_) return "coalesce: seams are counted";
   std::size_t indexed = 0;
   for (const auto& stream : streams_) {
-    for (const HoleIndex& index : stream->of_class) {
-      if (std::string law = index.validate(); !law.empty()) return law;
-      const auto size_class = static_cast<std::size_t>(&index - stream->of_class.data());
+    stream->each_index([&](const HoleIndex& index) {
+      if (std::string law = index.validate(); !law.empty()) broken = law;
       index.each([&](const Chunk& hole) {
         ++indexed;
-        if (hole.is_live() || hole.index != &index || hole.region->size_class != size_class)
+        const std::size_t size_class = hole.region->size_class;
+        if (hole.is_live() || hole.index != &index ||
+            (&index != &stream->of_class[size_class] && &index != &stream->last_resort[size_class]))
           broken = "coalesce: a hole is in the index of its stream and class";
         if (stream->is_known && hole.stream.id != stream->stream_id)
           broken = "coalesce: a known stream's index holds its holes only";
       });
-    }
+    });
   }
   if (indexed != holes) return "coalesce: every hole is in an index";
   return broken;

@@ -16,7 +16,7 @@ struct CoalesceOptions : Coalesce::Options {
   // Not an aggregate: GCC 12 takes the vectors of one for uninitialised.
   CoalesceOptions() = default;
 
-  std::vector<std::size_t> bounds = {std::size_t{64} << 10, std::size_t{64} << 20};
+  std::vector<std::size_t> bounds = {std::size_t{256} << 10, std::size_t{64} << 20};
   std::vector<std::size_t> regions = {std::size_t{2} << 20, std::size_t{32} << 20};
   std::vector<std::size_t> regions_for = {};
   std::vector<std::size_t> rests = {};

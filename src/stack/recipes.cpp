@@ -124,20 +124,20 @@ const std::vector<Recipe>& recipes() {
       {.name = "pytorch",
        .text = "the CUDA caching allocator of PyTorch, by its defaults",
        .expansion = "coalesce(classes=[1MiB], regions=[2MiB, 20MiB], regions_for=[2MiB, 10MiB], "
-                    "rests=[512, 1048577], granule=512, region_step=2MiB, streams=separate, "
-                    "borrow=false, idle_ratio=none)"},
+                    "rests=[512, 1048577], granule=512, region_step=2MiB, place=best, "
+                    "streams=separate, borrow=false, idle_ratio=none)"},
       {.name = "cupy",
        .text = "the memory pool of CuPy",
-       .expansion = "coalesce(classes=none, regions=none, granule=512, streams=separate, "
-                    "idle_ratio=none)"},
+       .expansion = "coalesce(classes=none, regions=none, granule=512, place=best, "
+                    "streams=separate, idle_ratio=none)"},
       {.name = "rmm_pool",
        .text = "the pool_memory_resource of RMM, without an initial size",
        .expansion = "coalesce(classes=none, regions=none, granule=256, growth=doubling, "
-                    "idle_ratio=none)"},
+                    "place=best, idle_ratio=none)"},
       {.name = "bfc",
        .text = "the best-fit allocator of XLA and TensorFlow, growing on demand",
        .expansion = "coalesce(classes=none, regions=[2MiB], regions_for=[2MiB], rests=[128MiB], "
-                    "rest_ratio=1, granule=256, growth=doubling, streams=separate, "
+                    "rest_ratio=1, granule=256, growth=doubling, place=best, streams=separate, "
                     "idle_ratio=none)"},
       {.name = "tier",
        .text = "vibeSpatial's tiers, over any device",

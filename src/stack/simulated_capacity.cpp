@@ -24,7 +24,8 @@ tl::expected<std::string, StackError> with_simulated_capacity(std::string_view t
   // It is the first parameter, so that it may stand without its name.
   const auto given =
       std::find_if(arguments.begin(), arguments.end(), [&](const Argument& argument) {
-        return argument.key == "capacity" || (argument.key.empty() && &argument == arguments.data());
+        return argument.key == "capacity" ||
+               (argument.key.empty() && &argument == arguments.data());
       });
   if (given != arguments.end())
     return changed.replace(given->value.span.position, given->value.span.length, value);

@@ -138,8 +138,11 @@ StageEntry coalesce() {
               {{"exact", Growth::exact}, {"fixed", Growth::fixed}, {"doubling", Growth::doubling}}),
           "a new region: as above; a multiple of it; or all there are again")
       .takes("place", &Options::place,
-             one_of<Placement>({{"best", Placement::best}, {"first", Placement::first}}),
-             "the smallest hole that is large enough, or the one of the lowest address")
+             one_of<Placement>({{"packed", Placement::packed},
+                                {"best", Placement::best},
+                                {"first", Placement::first}}),
+             "the smallest hole that is large enough, beside live blocks before idle regions; the "
+             "smallest; or the one of the lowest address")
       .takes("streams", &Options::streams,
              one_of<StreamSharing>(
                  {{"shared", StreamSharing::shared}, {"separate", StreamSharing::separate}}),

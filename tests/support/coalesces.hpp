@@ -22,6 +22,7 @@ struct NamedOptions {
 inline const std::vector<NamedOptions>& coalesce_policies() {
   static const std::vector<NamedOptions> policies = {
       {"default", {}},
+      {"best", {.place = Placement::best}},
       {"first", {.place = Placement::first}},
       {"one_class", {.classes = {{}}, .idle_ratio = Coalesce::no_ratio}},
       {"small_regions",

@@ -106,7 +106,7 @@ class SuballocatorSubject {
  public:
   using Handle = Chunk*;
 
-  SuballocatorSubject() : parts_(nullptr, 1, Placement::best, false) {
+  SuballocatorSubject() : parts_(nullptr, {}) {
     parts_.adopt(Block{.bytes = range}, start, 0, Stream{});
   }
 
@@ -222,7 +222,8 @@ void each_placer(Visit&& visit) {
         [] { return StackSubject("coalesce > simulated(capacity=1TiB)"); });
   visit("cistern:coalesce (one class)", [] {
     return StackSubject(
-        "coalesce(classes=none, regions=none) > simulated(capacity=1TiB, extensible=true)");
+        "coalesce(classes=none, regions=none, place=best) > simulated(capacity=1TiB, "
+        "extensible=true)");
   });
   visit("cistern:suballocator", [] { return SuballocatorSubject(); });
   visit("cistern:virtual (64KiB)",

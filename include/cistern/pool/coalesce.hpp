@@ -52,7 +52,7 @@ class Coalesce final : public Pool, public RestorablePool {
     std::size_t granule = 0;      // sizes are rounded up to a multiple; 0: the device's alignment
     std::size_t region_step = 0;  // and those of regions; 0: the device's granularity
     Growth growth = Growth::exact;
-    Placement place = Placement::best;
+    Placement place = Placement::packed;
     StreamSharing streams = StreamSharing::shared;
     // What is left of a hole also stays one if it is so many times the request.
     double rest_ratio = no_ratio;
@@ -117,6 +117,7 @@ class Coalesce final : public Pool, public RestorablePool {
 
   static Options checked(Options options, const DeviceLimits& limits);
   [[nodiscard]] std::size_t class_of(std::size_t bytes) const noexcept;
+  [[nodiscard]] std::size_t region_for(std::size_t bytes, std::size_t size_class) const noexcept;
   [[nodiscard]] std::optional<Want> want_for(const Request& request) const noexcept;
   [[nodiscard]] std::optional<Ask> ask_for(const Want& want) const noexcept;
 

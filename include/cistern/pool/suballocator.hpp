@@ -29,11 +29,19 @@ class Suballocator {
     std::size_t alignment = 1;  // a power of two
     std::size_t size_class = 0;
     std::size_t least_rest = 1;  // what is left of a hole stays one if it has so many bytes
+    std::size_t region = 0;      // bytes of a region that would be obtained for it
     Stream stream{};
   };
 
-  /// `joins`: regions that touch become one. `owner` is the stage whose nodes the chunks are.
-  Suballocator(const Resource* owner, std::size_t size_classes, Placement placement, bool joins);
+  struct Options {
+    std::size_t size_classes = 1;
+    Placement placement = Placement::best;
+    bool joins = false;    // regions that touch become one
+    bool extends = false;  // regions can be extended
+  };
+
+  /// `owner` is the stage whose nodes the chunks are. Throws std::bad_alloc.
+  Suballocator(const Resource* owner, const Options& options);
 
   // --- the fast path ---
 
@@ -41,7 +49,10 @@ class Suballocator {
   /// the placement says. The caller begins its life.
   [[nodiscard]] Chunk* take(const Want& want) noexcept {
     const StreamHoles* holes = holes_of(want.stream);
-    return holes->is_known ? take_from(holes->of_class[want.size_class], want) : nullptr;
+    if (!holes->is_known) return nullptr;
+    Chunk* hole = find(holes->of_class[want.size_class], want);
+    if (hole == nullptr) hole = find_last_resort(holes->last_resort[want.size_class], want);
+    return hole != nullptr ? carve(*hole, want) : nullptr;
   }
 
   /// Makes a hole of a block whose life has ended, last used on `stream`.
@@ -111,10 +122,8 @@ class Suballocator {
 
   template <class Visit>
   void each_hole(Visit&& visit) const {
-    for (const auto& stream : streams_) {
-      for (const HoleIndex& holes : stream->of_class)
-        holes.each(visit);
-    }
+    for (const auto& stream : streams_)
+      stream->each_index([&](const HoleIndex& holes) { holes.each(visit); });
   }
   template <class Visit>
   void each_block(Visit&& visit) const {
@@ -131,13 +140,21 @@ class Suballocator {
 
  private:
   struct StreamHoles {
-    StreamHoles(std::size_t size_classes, Placement placement)
-        : of_class(size_classes, HoleIndex(placement)) {}
+    explicit StreamHoles(const Options& options)
+        : of_class(options.size_classes, HoleIndex(options.placement)), last_resort(of_class) {}
     [[nodiscard]] bool empty() const noexcept;
+    template <class Visit>
+    void each_index(Visit&& visit) const {
+      for (const HoleIndex& index : of_class)
+        visit(index);
+      for (const HoleIndex& index : last_resort)
+        visit(index);
+    }
 
     std::uint64_t stream_id = 0;
     bool is_known = true;  // else the holes of all streams that have no index of their own
     std::vector<HoleIndex> of_class;
+    std::vector<HoleIndex> last_resort;  // those that a packed placement spares
   };
   struct ByAddress {
     static bool before(const Region& a, const Region& b) noexcept { return a.start < b.start; }
@@ -152,10 +169,9 @@ class Suballocator {
   StreamHoles* search_holes_of(Stream stream) noexcept;
 
   static Chunk* find(const HoleIndex& holes, const Want& want) noexcept;
-  Chunk* take_from(const HoleIndex& holes, const Want& want) noexcept {
-    Chunk* hole = find(holes, want);
-    return hole != nullptr ? carve(*hole, want) : nullptr;
-  }
+  static Chunk* find_last_resort(const HoleIndex& holes, const Want& want) noexcept;
+  static Chunk* find_in_class(const StreamHoles& holes, std::size_t size_class,
+                              const Want& want) noexcept;
   Chunk* carve(Chunk& hole, const Want& want) noexcept;
 
   void insert_hole(Chunk* hole) noexcept;
@@ -174,9 +190,12 @@ class Suballocator {
   static Region* region_at(Region* region, std::uintptr_t start) noexcept;
   static bool is_hole(const Chunk* chunk) noexcept { return chunk != nullptr && chunk->is_hole(); }
 
-  const std::size_t size_classes_;
-  const Placement placement_;
-  const bool joins_;
+  [[nodiscard]] bool is_last_resort(const Chunk& hole) const noexcept {
+    return options_.placement == Placement::packed && hole.after == nullptr &&
+           (options_.extends || hole.before == nullptr);
+  }
+
+  const Options options_;
   Slab<Chunk> chunks_;
   Slab<Region> regions_;
   Regions by_address_;
