@@ -54,6 +54,7 @@ TEST(PoolRegistry, ForgetsAClosedPoolThoughABlockIsOut) {
   cache = {};
   EXPECT_EQ(device->registry().size(), 0U);
   EXPECT_EQ(device->registry().trim(unbounded), 0U);
+  EXPECT_FALSE(Ref<Resource>::if_owned(closed));
   EXPECT_TRUE(closed->deallocate(block));
   EXPECT_EQ(device->used(), 0U);
 }

@@ -96,6 +96,22 @@ TEST(Shortage, SaysWhatRecoveryTried) {
   stack->deallocate(live);
 }
 
+TEST(Shortage, OfARequestWithinARecoveryHasNoneOfItsOwn) {
+  const auto device = device_of(16_MiB);
+  const Stack stack = open("retry(window=1000s) > mine", {{"mine", device}});
+  const Block live = stack->allocate(8_MiB);
+  EXPECT_EQ(shortage_of(*stack, {.bytes = 9_MiB}).attempts, 3U);
+  int nested = 0;
+  find_stage<Retry>(*stack)->add_callback([&](std::size_t) {
+    EXPECT_EQ(shortage_of(*stack, {.bytes = 9_MiB}).attempts, 0U);
+    ++nested;
+    return 0;
+  });
+  EXPECT_EQ(shortage_of(*stack, {.bytes = 9_MiB}).attempts, 3U);
+  EXPECT_EQ(nested, 3);
+  stack->deallocate(live);
+}
+
 TEST(Shortage, KnowsHowMuchOfItIsFragmentation) {
   Shortage shortage{.error = {.code = Errc::out_of_memory, .available = 0}, .requested = 10};
   EXPECT_EQ(shortage.fragmentation(), 0U);  // nothing is idle

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include <tl/expected.hpp>
 
@@ -39,7 +40,10 @@ struct Error {
     return code == Errc::out_of_memory || code == Errc::over_limit;
   }
 
-  friend bool operator==(const Error&, const Error&) = default;
+  friend bool operator==(const Error& a, const Error& b) noexcept {
+    return a.code == b.code && std::string_view(a.stage) == b.stage && a.requested == b.requested &&
+           a.available == b.available && a.bound == b.bound;
+  }
 };
 
 /// One line for people: "limit refused 2000 bytes: over the limit (500 bytes available)".
