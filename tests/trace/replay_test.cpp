@@ -424,6 +424,7 @@ TEST(Replay, TellsThePeakOfEachTurn) {
   EXPECT_EQ(peaks("cache > simulated", 3), (std::vector<std::uint64_t>{6_MiB, 6_MiB, 6_MiB}));
   // A first turn that is refused a request does not spoil the next.
   EXPECT_EQ(peaks("simulated(fail_at=3)", 2), (std::vector<std::uint64_t>{3_MiB, 6_MiB}));
+  EXPECT_EQ(peaks("simulated(fail_at=6)", 2), (std::vector<std::uint64_t>{6_MiB, 3_MiB}));
   EXPECT_EQ(replay(script.trace(), opener("cache > simulated"), {.turns = 3}).allocations, 2U);
 }
 
