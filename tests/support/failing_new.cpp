@@ -75,6 +75,12 @@ void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
 void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
   return take(bytes, usual);
 }
+void* operator new(std::size_t bytes, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return take(bytes, static_cast<std::size_t>(a));
+}
+void* operator new[](std::size_t bytes, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return take(bytes, static_cast<std::size_t>(a));
+}
 void operator delete(void* memory) noexcept {
   give_back(memory);
 }
@@ -103,5 +109,11 @@ void operator delete(void* memory, const std::nothrow_t&) noexcept {
   give_back(memory);
 }
 void operator delete[](void* memory, const std::nothrow_t&) noexcept {
+  give_back(memory);
+}
+void operator delete(void* memory, std::align_val_t, const std::nothrow_t&) noexcept {
+  give_back(memory);
+}
+void operator delete[](void* memory, std::align_val_t, const std::nothrow_t&) noexcept {
   give_back(memory);
 }
