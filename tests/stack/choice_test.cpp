@@ -67,6 +67,10 @@ TEST(Choice, ResourcesOfTheProgramMayStandInIt) {
   const Stack stack = open("fallback(small, cache > large)", bindings);
   const Buffer buffer = stack.buffer(2_MiB);
   EXPECT_EQ(large->used(), 2_MiB);
+  const Stack nested =
+      open("deferred(fallback(small, fallback(cache > small, large)), host)", bindings);
+  const Buffer another = nested.buffer(4_MiB);
+  EXPECT_EQ(large->used(), 6_MiB);
   EXPECT_EQ(message_of("fallback(small, lage)", bindings),
             "there is no stage 'lage' (there are " + testing::stage_list() +
                 ", large, small); did you mean 'large'?");
