@@ -104,7 +104,8 @@ std::optional<Coalesce::Want> Coalesce::want_for(const Request& request) const n
                                 ? least_rest
                                 : std::min(least_rest, scale(*bytes, options_.rest_ratio)),
               .region = region_for(*bytes, size_class),
-              .stream = request.stream};
+              .stream = request.stream,
+              .shares_streams = options_.streams == StreamSharing::shared};
 }
 
 std::size_t Coalesce::region_for(std::size_t bytes, std::size_t size_class) const noexcept {
@@ -165,7 +166,9 @@ Coalesce::Coalesce(Ref<Resource> upstream, const Options& options)
       parts_(this, {.size_classes = options_.classes.size(),
                     .placement = options_.place,
                     .joins = device().limits().joins_adjacent && is_address_,
-                    .extends = device().limits().extensible}),
+                    .extends = device().limits().extensible,
+                    .merges_streams = options_.streams == StreamSharing::shared &&
+                                      !device().limits().has_queues}),
       next_start_(device().limits().max_alignment),
       max_idle_(options.max_idle),
       idle_ratio_(options.idle_ratio) {}
@@ -234,11 +237,9 @@ Expected<Block> Coalesce::miss(const Request& request, const Want& want) noexcep
 
 // The holes of other streams: no request reaches the upstream while one of them would do.
 Chunk* Coalesce::take_slowly(const Want& want) noexcept {
-  if (options_.streams == StreamSharing::separate) return nullptr;
-  Chunk* chunk = parts_.take_of_another_stream(want);
-  if (chunk != nullptr || !parts_.merge_streams()) return chunk;
-  chunk = parts_.take(want);
-  return chunk != nullptr ? chunk : parts_.take_of_another_stream(want);
+  if (!want.shares_streams) return nullptr;
+  Chunk* chunk = parts_.take_of_any_stream(want);
+  return chunk == nullptr && parts_.merge_streams() ? parts_.take_of_any_stream(want) : chunk;
 }
 
 // The ladder, from cheapest to dearest: a whole region; smaller and smaller ones; the holes that
@@ -319,7 +320,7 @@ Expected<Block> Coalesce::take_any_hole(const Request& request, const Want& want
   Chunk* chunk = parts_.take(want);
   if (chunk == nullptr) chunk = take_slowly(want);
   if (chunk == nullptr && options_.borrow) {
-    chunk = parts_.take_of_another_class(want, options_.streams == StreamSharing::shared);
+    chunk = parts_.take_of_another_class(want, want.shares_streams);
   }
   return grant(chunk, request);
 }

@@ -78,12 +78,13 @@ void Suballocator::put(Chunk* block, Stream stream) noexcept {
 // Merges what was not a hole with those beside it.
 Chunk* Suballocator::make_hole(Chunk* block, Stream stream) noexcept {
   block->stream = stream;
-  if (Chunk* after = block->after; is_hole(after) && after->stream.id == stream.id) {
+  if (Chunk* after = block->after; merges(after, *block)) {
     erase_hole(after);
     absorb_after(*block);
   }
-  if (Chunk* before = block->before; is_hole(before) && before->stream.id == stream.id) {
+  if (Chunk* before = block->before; merges(before, *block)) {
     erase_hole(before);
+    before->stream = stream;
     absorb_after(*before);
     block = before;
   }
@@ -211,12 +212,16 @@ void Suballocator::know(Stream stream) noexcept {
   }
 }
 
-Chunk* Suballocator::take_of_another_stream(const Want& want) noexcept {
+Chunk* Suballocator::take_of_any_stream(const Want& want) noexcept {
   const StreamHoles* own = holes_of(want.stream);
   Chunk* best = nullptr;
-  for (const auto& holes : streams_) {
-    if (holes.get() != own || !own->is_known)
-      best = smaller(best, find_in_class(*holes, want.size_class, want));
+  for (const auto& holes : streams_)
+    best = smaller(best, find(holes->of_class[want.size_class], want));
+  if (best == nullptr && own->is_known)
+    best = find_last_resort(own->last_resort[want.size_class], want);
+  if (best == nullptr) {
+    for (const auto& holes : streams_)
+      best = smaller(best, find_last_resort(holes->last_resort[want.size_class], want));
   }
   return best != nullptr ? carve(*best, want) : nullptr;
 }
@@ -407,7 +412,7 @@ bool Suballocator::remove(Region& region) noexcept {
 bool Suballocator::grow(Chunk& block, std::size_t bytes) noexcept {
   const std::size_t more = bytes - block.bytes;
   Chunk* after = block.after;
-  if (!is_hole(after) || after->stream.id != block.stream.id || after->bytes < more) return false;
+  if (!merges(after, block) || after->bytes < more) return false;
   discount_block(block);
   erase_hole(after);
   if (after->bytes == more) {
@@ -520,7 +525,7 @@ std::string Suballocator::validate() const {
         ++holes;
         if (is_hole(previous)) {
           ++touching;
-          if (previous->stream.id == chunk->stream.id)
+          if (merges(previous, *chunk))
             broken = "coalesce: holes of one stream that touch are merged";
         }
       } else {

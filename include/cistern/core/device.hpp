@@ -30,6 +30,7 @@ struct DeviceLimits {
   bool host_addressable = false;   // the CPU can read and write the memory
   bool extensible = false;         // a block can be made larger where it lies
   bool joins_adjacent = false;     // blocks that touch may be used as one
+  bool has_queues = false;  // streams run beside each other: what one freed, another waits for
 };
 
 /// Thrown where a device is made that this build or this machine does not have: a program that can

@@ -3,8 +3,8 @@
 // knows which regions are wholly idle. It never calls an upstream and never touches the memory.
 //
 // Holes belong to the stream that last used their memory, and to the size class of their region.
-// Two holes that touch merge at once if they are of one stream; those of different streams do so in
-// `merge_streams`, since the device must wait there.
+// Two holes that touch merge at once if they are of one stream, or if streams need not wait for
+// each other; else those of different streams do so in `merge_streams`.
 //
 // Not thread-safe: the pool's lock guards it. Nothing here throws but the constructor.
 #pragma once
@@ -31,13 +31,15 @@ class Suballocator {
     std::size_t least_rest = 1;  // what is left of a hole stays one if it has so many bytes
     std::size_t region = 0;      // bytes of a region that would be obtained for it
     Stream stream{};
+    bool shares_streams = false;  // holes of other streams will do
   };
 
   struct Options {
     std::size_t size_classes = 1;
     Placement placement = Placement::best;
-    bool joins = false;    // regions that touch become one
-    bool extends = false;  // regions can be extended
+    bool joins = false;           // regions that touch become one
+    bool extends = false;         // regions can be extended
+    bool merges_streams = false;  // holes that touch merge at once, whatever their streams
   };
 
   /// `owner` is the stage whose nodes the chunks are. Throws std::bad_alloc.
@@ -51,7 +53,8 @@ class Suballocator {
     const StreamHoles* holes = holes_of(want.stream);
     if (!holes->is_known) return nullptr;
     Chunk* hole = find(holes->of_class[want.size_class], want);
-    if (hole == nullptr) hole = find_last_resort(holes->last_resort[want.size_class], want);
+    if (hole == nullptr && (!has_many_streams_ || !want.shares_streams))
+      hole = find_last_resort(holes->last_resort[want.size_class], want);
     return hole != nullptr ? carve(*hole, want) : nullptr;
   }
 
@@ -60,8 +63,9 @@ class Suballocator {
 
   // --- the slow path ---
 
-  /// The same from the holes of other streams.
-  [[nodiscard]] Chunk* take_of_another_stream(const Want& want) noexcept;
+  /// The same from the holes of any stream: of those beside live blocks, before the last resorts of
+  /// the stream that wants it, before those of the others.
+  [[nodiscard]] Chunk* take_of_any_stream(const Want& want) noexcept;
 
   /// The same from the holes of all classes, of the stream that wants it or of every stream.
   [[nodiscard]] Chunk* take_of_another_class(const Want& want, bool of_every_stream) noexcept;
@@ -188,6 +192,9 @@ class Suballocator {
   void set_end(Chunk& last) noexcept;
   void join(Region& before, Region& after) noexcept;
   static Region* region_at(Region* region, std::uintptr_t start) noexcept;
+  [[nodiscard]] bool merges(const Chunk* hole, const Chunk& with) const noexcept {
+    return is_hole(hole) && (options_.merges_streams || hole->stream.id == with.stream.id);
+  }
   static bool is_hole(const Chunk* chunk) noexcept { return chunk != nullptr && chunk->is_hole(); }
 
   [[nodiscard]] bool is_last_resort(const Chunk& hole) const noexcept {
