@@ -110,7 +110,10 @@ std::optional<Coalesce::Want> Coalesce::want_for(const Request& request) const n
 
 std::size_t Coalesce::region_for(std::size_t bytes, std::size_t size_class) const noexcept {
   const SizeClass& sizes = options_.classes[size_class];
-  return bytes < sizes.region_for ? std::max(sizes.region, bytes) : bytes;
+  if (bytes >= sizes.region_for) return bytes;
+  const std::size_t whole =
+      options_.growth == Growth::fitted ? sizes.region / bytes * bytes : sizes.region;
+  return std::max(whole, bytes);
 }
 
 Block Coalesce::hand_out(Chunk& chunk, const Request& request) noexcept {

@@ -123,9 +123,10 @@ const std::vector<Recipe>& recipes() {
            "cache(buckets=fit, slack=2, slack_bytes=8KiB, max_bytes=32MiB, idle_ratio=none)"},
       {.name = "pytorch",
        .text = "the CUDA caching allocator of PyTorch, by its defaults",
-       .expansion = "coalesce(classes=[1MiB], regions=[2MiB, 20MiB], regions_for=[2MiB, 10MiB], "
-                    "rests=[512, 1048577], granule=512, region_step=2MiB, place=best, "
-                    "streams=separate, borrow=false, idle_ratio=none)"},
+       .expansion =
+           "coalesce(classes=[1MiB], regions=[2MiB, 20MiB], regions_for=[2MiB, 10MiB], "
+           "rests=[512, 1048577], granule=512, region_step=2MiB, growth=exact, place=best, "
+           "streams=separate, borrow=false, idle_ratio=none)"},
       {.name = "cupy",
        .text = "the memory pool of CuPy",
        .expansion = "coalesce(classes=none, regions=none, granule=512, place=best, "

@@ -136,7 +136,8 @@ StageEntry coalesce() {
           "growth", &Options::growth,
           one_of<Growth>(
               {{"exact", Growth::exact}, {"fixed", Growth::fixed}, {"doubling", Growth::doubling}}),
-          "a new region: as above; a multiple of it; or all there are again")
+          "a new region: what holds a whole number of such requests within that; that exactly; a "
+          "multiple of it; or as much as all there are")
       .takes("place", &Options::place,
              one_of<Placement>({{"packed", Placement::packed},
                                 {"best", Placement::best},

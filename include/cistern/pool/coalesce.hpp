@@ -22,9 +22,11 @@
 namespace cistern {
 
 enum class Growth : std::uint8_t {
-  exact,     // a region is as large as its class says for small requests, else as the request
-  fixed,     // a multiple of what its class says
-  doubling,  // at least as large as all regions so far together
+  fitted,  // for small requests, a whole number of them in at most what the class says; else as
+           // large as the request
+  exact,     // the same, but exactly what the class says
+  fixed,     // a multiple of what the class says
+  doubling,  // as `exact`, but at least as large as all regions so far together
 };
 
 enum class StreamSharing : std::uint8_t {
@@ -51,7 +53,7 @@ class Coalesce final : public Pool, public RestorablePool {
     std::vector<SizeClass> classes{};  // none listed: `default_classes()`
     std::size_t granule = 0;      // sizes are rounded up to a multiple; 0: the device's alignment
     std::size_t region_step = 0;  // and those of regions; 0: the device's granularity
-    Growth growth = Growth::exact;
+    Growth growth = Growth::fitted;
     Placement place = Placement::packed;
     StreamSharing streams = StreamSharing::shared;
     // What is left of a hole also stays one if it is so many times the request.
