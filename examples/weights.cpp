@@ -97,6 +97,12 @@ void layer(Weights& weights, std::uint64_t index) {
 }  // namespace
 
 int main(int count, char** words) {
+  const std::string file = count > 1 ? words[1] : "-";
+  if (count > 2 || (file.starts_with('-') && file != "-")) {
+    fmt::print(stderr,
+               "usage: weights [FILE]      the trace; standard output where none is named\n");
+    return 2;
+  }
   Weights weights;
   weights.tensor(four_bits, hidden, vocabulary);  // embedding
   for (std::uint64_t index = 0; index < layers; ++index)
@@ -104,8 +110,7 @@ int main(int count, char** words) {
   weights.tensor(plain, hidden);                 // norm
   weights.tensor(six_bits, hidden, vocabulary);  // output
 
-  const auto written =
-      cistern::write_trace(weights.trace(), count > 1 ? words[1] : "-", cistern::TraceFormat::text);
+  const auto written = cistern::write_trace(weights.trace(), file, cistern::TraceFormat::text);
   if (!written) {
     fmt::print(stderr, "{}\n", written.error().text());
     return 1;

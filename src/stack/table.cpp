@@ -134,8 +134,10 @@ StageEntry coalesce() {
              "and those of regions; 0 for the device's granularity")
       .takes(
           "growth", &Options::growth,
-          one_of<Growth>(
-              {{"exact", Growth::exact}, {"fixed", Growth::fixed}, {"doubling", Growth::doubling}}),
+          one_of<Growth>({{"fitted", Growth::fitted},
+                          {"exact", Growth::exact},
+                          {"fixed", Growth::fixed},
+                          {"doubling", Growth::doubling}}),
           "a new region: what holds a whole number of such requests within that; that exactly; a "
           "multiple of it; or as much as all there are")
       .takes("place", &Options::place,
