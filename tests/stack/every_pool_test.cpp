@@ -1,0 +1,166 @@
+// What a user may expect of every pool, whatever its design: the properties that the allocators of
+// this field promise, and the faults that some of them have and these must not.
+#include <array>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "cistern/core/size.hpp"
+#include "cistern/stack/stack.hpp"
+#include "support/ledger.hpp"
+#include "support/reports.hpp"
+
+namespace cistern {
+namespace {
+
+using namespace literals;
+
+class EveryPool : public ::testing::TestWithParam<const char*> {
+ protected:
+  [[nodiscard]] static Stack over(const std::string& device) {
+    return open(std::string(GetParam()) + " > " + device);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(All, EveryPool,
+                         ::testing::Values("cache", "coalesce", "coalesce(place=first)",
+                                           "virtual(page=64KiB)", "pytorch", "cupy", "rmm_pool",
+                                           "bfc", "mlx", "netcl", "tier(A)", "tier(B)",
+                                           "retry(attempts=2, window=1s) > cache"));
+
+TEST_P(EveryPool, TakesEverySizeAndRefusesTheImpossible) {
+  const Stack stack = over("simulated(capacity=16GiB)");
+  EXPECT_TRUE(stack->allocate(0).empty());
+  for (const std::size_t bytes : {std::size_t{4}, 1_KiB, 1_MiB, 1_GiB}) {
+    const Block block = stack->allocate(bytes);
+    EXPECT_GE(block.bytes, bytes);
+    EXPECT_TRUE(stack->deallocate(block));
+  }
+  Stats before = stack->stats();
+  for (const std::size_t bytes : {1_GiB << 20U, std::numeric_limits<std::size_t>::max() - 1,
+                                  std::numeric_limits<std::size_t>::max()}) {
+    EXPECT_FALSE(stack->try_allocate({.bytes = bytes}).has_value());
+    EXPECT_THROW(stack->allocate(bytes), OutOfMemory);
+  }
+  before.failures += 6;
+  EXPECT_EQ(stack->stats(), before);
+  EXPECT_TRUE(stack->deallocate(stack->allocate(1_KiB)));  // a failure poisons nothing
+  testing::expect_nothing_held(*stack);
+}
+
+TEST_P(EveryPool, AHundredPairsOfAGibibyteWork) {
+  const Stack stack = over("host");
+  for (int i = 0; i < 100; ++i)
+    stack->deallocate(stack->allocate(1_GiB));
+  EXPECT_EQ(stack->stats().live_granted.current, 0U);
+  testing::expect_nothing_held(*stack);
+}
+
+TEST_P(EveryPool, HonoursEveryAlignment) {
+  const Stack stack = over("host");
+  testing::Ledger ledger(*stack);
+  for (std::size_t alignment = 1; alignment <= 1_MiB; alignment *= 2) {
+    ASSERT_TRUE(ledger.allocate({.bytes = 1000, .alignment = alignment}));
+    ASSERT_TRUE(ledger.allocate({.bytes = 100'000, .alignment = alignment}));
+  }
+  ledger.expect_in_order();
+  ledger.free_all();
+}
+
+TEST_P(EveryPool, HasTheSameFiguresAndCanBeEmptied) {
+  const Stack stack = over("simulated(capacity=1GiB)");
+  std::array<Block, 2> blocks{stack->allocate(10_KiB), stack->allocate(3_MiB)};
+  const Stats live = stack->stats();
+  EXPECT_EQ(live.live_blocks.current, 2U);
+  EXPECT_EQ(live.live_requested.current, 3_MiB + 10_KiB);
+  EXPECT_EQ(live.allocations, 2U);
+  EXPECT_GE(live.reserved.current, live.live_granted.current);
+  for (const Block& block : blocks)
+    stack->deallocate(block);
+  EXPECT_EQ(stack->stats().live_blocks.current, 0U);
+  stack->trim();
+  EXPECT_EQ(stack->stats().reserved.current, 0U);
+  EXPECT_EQ(stack->stats().cached.current, 0U);
+}
+
+// After a trim as before it: what is freed is kept again.
+TEST_P(EveryPool, KeepsWhatIsFreedAfterATrimToo) {
+  const Stack stack = over("simulated(capacity=1GiB)");
+  const auto turn = [&] {
+    for (int i = 0; i < 10; ++i)
+      stack->deallocate(stack->allocate(1_MiB));
+  };
+  turn();
+  stack->trim();
+  turn();
+  const Stats before = stack->stats();
+  turn();
+  EXPECT_EQ(stack->stats().device_allocations, before.device_allocations);
+}
+
+// A pool that cannot take more under a ceiling still serves what is small.
+TEST_P(EveryPool, ASmallRequestFitsUnderASmallCeiling) {
+  if (std::string(GetParam()).starts_with("virtual")) GTEST_SKIP() << "it has a ceiling of its own";
+  const Stack stack = over("limit(8MiB) > host");
+  const Block small = stack->allocate(1_KiB);
+  EXPECT_FALSE(stack->try_allocate({.bytes = 9_MiB}).has_value());
+  const Block another = stack->allocate(1_KiB);
+  stack->deallocate(small);
+  stack->deallocate(another);
+}
+
+// Four sizes in turn, each of which needs most of the device.
+TEST_P(EveryPool, ASequenceThatFitsOnceFitsForEver) {
+  const Stack stack = over("simulated(capacity=64MiB, granularity=64KiB)");
+  for (int turn = 0; turn < 10; ++turn) {
+    for (const std::size_t bytes : {40_MiB, 33_MiB, 50_MiB, 60_MiB}) {
+      const Expected<Block> block = stack->try_allocate({.bytes = bytes});
+      ASSERT_TRUE(block.has_value()) << bytes << " in turn " << turn;
+      stack->deallocate(*block);
+    }
+    std::vector<Block> parts;
+    for (int i = 0; i < 15; ++i) {
+      const Expected<Block> block = stack->try_allocate({.bytes = 4_MiB});
+      ASSERT_TRUE(block.has_value()) << "part " << i << " in turn " << turn;
+      parts.push_back(*block);
+    }
+    for (const Block& part : parts)
+      stack->deallocate(part);
+  }
+  testing::expect_nothing_held(*stack);
+}
+
+// What one stream freed is there for the other, where the device is full.
+TEST_P(EveryPool, TwoStreamsShareADevice) {
+  const Stack stack = over("simulated(capacity=64MiB, granularity=64KiB)");
+  for (std::uint64_t turn = 0; turn < 20; ++turn) {
+    const Stream stream{.handle = nullptr, .id = turn % 2 + 1};
+    std::vector<Block> blocks;
+    for (int i = 0; i < 3; ++i) {
+      const Expected<Block> block = stack->try_allocate({.bytes = 16_MiB, .stream = stream});
+      ASSERT_TRUE(block.has_value()) << "block " << i << " in turn " << turn;
+      blocks.push_back(*block);
+    }
+    for (const Block& block : blocks)
+      stack->deallocate(block, stream);
+  }
+  testing::expect_nothing_held(*stack);
+}
+
+TEST_P(EveryPool, AForeignOrRepeatedFreeChangesNothing) {
+  const testing::CaughtReports reports;
+  const Stack stack = over("simulated");
+  const Stack other = over("simulated");
+  const Block block = stack->allocate(1_MiB);
+  EXPECT_FALSE(other->deallocate(block));
+  EXPECT_TRUE(stack->deallocate(block));
+  EXPECT_FALSE(stack->deallocate(block));
+  EXPECT_EQ(stack->stats().live_granted.current, 0U);
+  EXPECT_EQ(stack->validate(), "");
+  EXPECT_EQ(other->validate(), "");
+}
+
+}  // namespace
+}  // namespace cistern
