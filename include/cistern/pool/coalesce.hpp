@@ -22,8 +22,8 @@
 namespace cistern {
 
 enum class Growth : std::uint8_t {
-  fitted,  // for small requests, a whole number of them in at most what the class says; else as
-           // large as the request
+  fitted,    // for small requests, a whole number of them in at most what the class says; else as
+             // large as the request
   exact,     // the same, but exactly what the class says
   fixed,     // a multiple of what the class says
   doubling,  // as `exact`, but at least as large as all regions so far together

@@ -127,8 +127,8 @@ class FirstFit {
 enum class Placement : std::uint8_t {
   packed,  // the smallest hole that is large enough beside live blocks; idle regions, and the end
            // of a region that can be extended, only if there is none
-  best,   // the smallest hole that is large enough
-  first,  // the one of the lowest address
+  best,    // the smallest hole that is large enough
+  first,   // the one of the lowest address
 };
 
 /// Holes under one of the policies.
