@@ -180,7 +180,7 @@ Suballocator::Suballocator(const Resource* owner, const Options& options)
   streams_.push_back(std::make_unique<StreamHoles>(options));
   streams_.front()->is_known = false;
   streams_.push_back(std::make_unique<StreamHoles>(options));
-  last_asked_ = streams_.back().get();
+  last_asked_ = streams_.back().get();  // NOLINT(*-prefer-member-initializer): known only now
 }
 
 bool Suballocator::StreamHoles::empty() const noexcept {
@@ -497,13 +497,12 @@ std::size_t Suballocator::largest_hole(std::size_t size_class,
 }
 
 std::string Suballocator::validate() const {
+  Found found;
   std::size_t in_regions = 0;
   std::size_t idle = 0;
-  std::size_t holes = 0;
-  std::size_t touching = 0;
   std::size_t touches = 0;  // of regions by blocks
-  std::string broken;
   std::uintptr_t last_end = 0;
+  std::string broken;
   by_address_.each([&](const Region& region) {
     if (region.start < last_end) broken = "coalesce: regions do not overlap";
     last_end = region.end();
@@ -511,40 +510,47 @@ std::string Suballocator::validate() const {
     if (region.blocks == 0) idle += region.bytes;
     touches += region.blocks;
     if (region.joined_before != nullptr) return;
-    std::uintptr_t at = region.start;
-    const Region* tail = &region;
-    const Chunk* previous = nullptr;
-    for (const Chunk* chunk = region.first; chunk != nullptr; chunk = chunk->after) {
-      if (chunk->start != at || chunk->bytes == 0 || chunk->before != previous)
-        broken = "coalesce: chunks tile their regions";
-      while (tail->joined_after != nullptr && at >= tail->end())
-        tail = tail->joined_after;
-      if (chunk->region != tail) broken = "coalesce: a chunk knows the region it starts in";
-      if (chunk->is_live() == chunk->is_hole()) broken = "coalesce: a chunk is a block or a hole";
-      if (chunk->is_hole()) {
-        ++holes;
-        if (is_hole(previous)) {
-          ++touching;
-          if (merges(previous, *chunk))
-            broken = "coalesce: holes of one stream that touch are merged";
-        }
-      } else {
-        for (const Region* each = tail; each != nullptr && each->start < chunk->end();
-             each = each->joined_after)
-          --touches;
-      }
-      at = chunk->end();
-      previous = chunk;
-    }
-    while (tail->joined_after != nullptr)
-      tail = tail->joined_after;
-    if (at != tail->end() || tail->last != previous) broken = "coalesce: chunks fill their regions";
+    if (const char* law = validate_span(region, found); law != nullptr) broken = law;
   });
   if (!broken.empty()) return broken;
-  if (touches != 0) return "coalesce: a region counts the blocks that touch it";
+  if (touches != found.touches) return "coalesce: a region counts the blocks that touch it";
   if (in_regions != bytes_) return "coalesce: bytes is the sum of the regions";
   if (idle != idle_bytes_) return "coalesce: idle bytes is the sum of the idle regions";
-  if (touching != seams_) return "coalesce: seams are counted";
+  if (found.seams != seams_) return "coalesce: seams are counted";
+  return validate_indexes(found.holes);
+}
+
+/// Of the chunks from the start of `head` to the end of the last region joined to it.
+const char* Suballocator::validate_span(const Region& head, Found& found) const noexcept {
+  std::uintptr_t at = head.start;
+  const Region* region = &head;
+  const Chunk* previous = nullptr;
+  for (const Chunk* chunk = head.first; chunk != nullptr; chunk = chunk->after) {
+    if (chunk->start != at || chunk->bytes == 0 || chunk->before != previous)
+      return "coalesce: chunks tile their regions";
+    while (region->joined_after != nullptr && at >= region->end())
+      region = region->joined_after;
+    if (chunk->region != region) return "coalesce: a chunk knows the region it starts in";
+    if (chunk->is_live() == chunk->is_hole()) return "coalesce: a chunk is a block or a hole";
+    if (chunk->is_hole() && is_hole(previous)) {
+      if (merges(previous, *chunk)) return "coalesce: holes that touch are merged";
+      ++found.seams;
+    }
+    if (chunk->is_hole()) ++found.holes;
+    for (const Region* each = chunk->is_hole() ? nullptr : region;
+         each != nullptr && each->start < chunk->end(); each = each->joined_after)
+      ++found.touches;
+    at = chunk->end();
+    previous = chunk;
+  }
+  while (region->joined_after != nullptr)
+    region = region->joined_after;
+  return at == region->end() && region->last == previous ? nullptr
+                                                         : "coalesce: chunks fill their regions";
+}
+
+std::string Suballocator::validate_indexes(std::size_t holes) const {
+  std::string broken;
   std::size_t indexed = 0;
   for (const auto& stream : streams_) {
     stream->each_index([&](const HoleIndex& index) {

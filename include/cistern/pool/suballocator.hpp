@@ -160,6 +160,15 @@ class Suballocator {
     std::vector<HoleIndex> of_class;
     std::vector<HoleIndex> last_resort;  // those that a packed placement spares
   };
+  /// What a walk over all chunks has counted.
+  struct Found {
+    std::size_t holes = 0;
+    std::size_t seams = 0;
+    std::size_t touches = 0;  // of regions by blocks
+  };
+  const char* validate_span(const Region& head, Found& found) const noexcept;
+  [[nodiscard]] std::string validate_indexes(std::size_t holes) const;
+
   struct ByAddress {
     static bool before(const Region& a, const Region& b) noexcept { return a.start < b.start; }
   };
