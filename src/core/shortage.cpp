@@ -131,11 +131,11 @@ std::string Shortage::text() const {
   if (error.is_exhaustion()) {
     append(text, "  fragmentation  %s of the shortage\n", Readable(fragmentation()).c_str());
   }
-  if (attempts > 0) append(text, "  recovery       %zu attempts; returned:", attempts);
+  if (step_count > 0) append(text, "  recovery       %zu attempts; returned:", attempts);
   for (std::size_t i = 0; i < step_count; ++i) {
-    append(text, "%s %s %s", i > 0 ? "," : "", steps[i].name, Readable(steps[i].returned).c_str());
+    append(text, "%s %s %s%s", i > 0 ? "," : "", steps[i].name, Readable(steps[i].returned).c_str(),
+           i + 1 == step_count ? "\n" : "");
   }
-  if (attempts > 0) text += "\n";
   for (std::size_t i = 0; i < size_count; ++i) {
     append(text, "  %-14s %s each: %s live, %s idle\n", i > 0 ? "" : "most in blocks",
            Readable(sizes[i].bytes).c_str(), Readable(sizes[i].live).c_str(),

@@ -96,6 +96,15 @@ TEST(Shortage, SaysWhatRecoveryTried) {
   stack->deallocate(live);
 }
 
+TEST(Shortage, OfARecoveryThatMayDoNothingSaysSoOnALineOfItsOwn) {
+  const Stack stack = open("retry(attempts=0) > cache > mine", {{"mine", device_of(16_MiB)}});
+  const Block live = stack->allocate(8_MiB);
+  EXPECT_THAT(shortage_of(*stack, {.bytes = 9_MiB}).text(),
+              HasSubstr("\n  recovery       0 attempts; returned: own idle memory 0 B, other pools "
+                        "0 B, callbacks 0 B\n"));
+  stack->deallocate(live);
+}
+
 TEST(Shortage, OfARequestWithinARecoveryHasNoneOfItsOwn) {
   const auto device = device_of(16_MiB);
   const Stack stack = open("retry(window=1000s) > mine", {{"mine", device}});
