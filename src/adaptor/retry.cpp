@@ -109,12 +109,14 @@ class Retry::Recovery {
     count(Step::others, retry_.device().registry().trim(wanted(), error_.bound));
   }
 
-  // False if there is none.
+  // False if there is none. Those that are added meanwhile wait for the next attempt: they could
+  // add more without end.
   bool call_back(bool all) noexcept {
+    const std::uint64_t last = retry_.last_callback();
     std::uint64_t place = 0;
     bool any = false;
     while (in_time() && (all || came_ < missing_)) {
-      const std::shared_ptr<Registered> callback = retry_.start_next_callback(place);
+      const std::shared_ptr<Registered> callback = retry_.start_next_callback(place, last);
       if (callback == nullptr) break;
       any = true;
       count(Step::callbacks, call(*callback, still_missing()));
@@ -231,12 +233,18 @@ bool Retry::remove_callback(std::uint64_t callback) noexcept {
   return true;
 }
 
-// The first callback added after the `place`-th, or null; it counts as running.
-std::shared_ptr<Retry::Registered> Retry::start_next_callback(std::uint64_t& place) noexcept {
+std::uint64_t Retry::last_callback() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return callbacks_added_;
+}
+
+// The first callback added after the `place`-th, up to the `last`, or null; it counts as running.
+std::shared_ptr<Retry::Registered> Retry::start_next_callback(std::uint64_t& place,
+                                                              std::uint64_t last) noexcept {
   const std::lock_guard lock(mutex_);
   const auto next = std::find_if(callbacks_.begin(), callbacks_.end(),
                                  [&](const auto& each) { return each->id > place; });
-  if (next == callbacks_.end()) return nullptr;
+  if (next == callbacks_.end() || (*next)->id > last) return nullptr;
   place = (*next)->id;
   ++(*next)->running;
   return *next;

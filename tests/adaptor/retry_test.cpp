@@ -499,8 +499,25 @@ TEST_F(RetryCallbacks, MayRemoveThemselvesAndOthersAndAddSome) {
   second = retry->add_callback([&](std::size_t) { return called.push_back(2), 0; });
   alive.reset();
   EXPECT_FALSE(retry->try_allocate({.bytes = 1_MiB}));
-  EXPECT_EQ(called, (std::vector<int>{1, 3, 3, 3}));
+  EXPECT_EQ(called, (std::vector<int>{1, 3, 3}));
   EXPECT_TRUE(watch.expired());
+  retry->deallocate(all);
+}
+
+TEST_F(RetryCallbacks, MayAddThemselvesAgain) {
+  unsigned calls = 0;
+  std::uint64_t token = 0;
+  Retry::Callback once;
+  once = [&](std::size_t) -> std::size_t {
+    const Retry::Callback again = once;
+    if (++calls > 100) return 0;  // without end, if those that are added were called at once
+    EXPECT_TRUE(retry->remove_callback(token));
+    token = retry->add_callback(again);
+    return 0;
+  };
+  token = retry->add_callback(once);
+  EXPECT_FALSE(retry->try_allocate({.bytes = 1_MiB}));
+  EXPECT_EQ(calls, 3U);  // once an attempt
   retry->deallocate(all);
 }
 
@@ -536,6 +553,21 @@ TEST(Retry, ACallbackMayCloseTheStack) {
   EXPECT_FALSE(closed->try_allocate({.bytes = 1_MiB}));
   ASSERT_EQ(reports.all().size(), 1U);
   EXPECT_TRUE(closed->deallocate(all));  // the end of it
+  EXPECT_EQ(device->used(), 0U);
+}
+
+TEST(Retry, ACallbackMayCloseAStackWithMoreStagesWhileABlockIsLive) {
+  const testing::CaughtReports reports;
+  const auto device = device_of(16_MiB);
+  Stack stack = open("limit(1GiB) > cache > retry > mine", {{"mine", device}});
+  Resource* const closed = &*stack;
+  const Block all = stack->allocate(16_MiB);
+  find_stage<Retry>(*stack)->add_callback([&](std::size_t) -> std::size_t {
+    stack.close();
+    return 0;
+  });
+  EXPECT_THROW((void)closed->allocate(1_MiB), OutOfMemory);
+  EXPECT_TRUE(closed->deallocate(all));
   EXPECT_EQ(device->used(), 0U);
 }
 

@@ -39,8 +39,9 @@ class Retry final : public Stage {
   /// Frees what it can, and returns how many bytes that were, as far as it knows; `missing` is by
   /// how much the request falls short. Called on the thread whose request failed, outside every
   /// lock, by several threads at once; what it throws is caught. It may allocate and free in this
-  /// very stack: a request that fails within it is not recovered again. It may add and remove
-  /// callbacks, and close the stack.
+  /// very stack: a request that fails within it is not recovered again. It may remove callbacks and
+  /// add some, which are not called before the next attempt. It may close the stack while a block
+  /// of it is live, which keeps the stages that the request came through.
   using Callback = std::function<std::size_t(std::size_t missing)>;
 
   /// Adds a callback behind those there are; returns what removes it, not 0. Thread-safe.
@@ -83,7 +84,9 @@ class Retry final : public Stage {
 
   template <class Ask>
   Expected<Block> recover(const Error& error, Ask ask) noexcept;
-  std::shared_ptr<Registered> start_next_callback(std::uint64_t& place) noexcept;
+  [[nodiscard]] std::uint64_t last_callback() const noexcept;
+  std::shared_ptr<Registered> start_next_callback(std::uint64_t& place,
+                                                  std::uint64_t last) noexcept;
   void end_callback(Registered& callback) noexcept;
   void abandoned() noexcept override { end_with_upstream(); }
 
