@@ -6,6 +6,7 @@
 
 #include "cistern/adaptor/deferred.hpp"
 #include "cistern/adaptor/limit.hpp"
+#include "cistern/adaptor/retry.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/device/file.hpp"
 #include "cistern/device/host.hpp"
@@ -40,6 +41,14 @@ TEST(Tier, StandsAroundWhatIsToItsRight) {
             "slack_bytes=8KiB, max_bytes=32MiB, idle_ratio=none) > mine) ");
   EXPECT_EQ(expanded("fallback(tier(bare) > simulated, otherwise=tier(C) > tier(bare) > host)"),
             "fallback(simulated, otherwise=deferred(host(memory=file), otherwise=host))");
+}
+
+TEST(Tier, HasStagesToFindOnceItsDeviceIsAskedFor) {
+  const Stack stack = open("limit(1GiB) > tier(B) > simulated");
+  EXPECT_EQ(find_stage<Retry>(*stack), nullptr);
+  EXPECT_NE(find_stage<Limit>(*stack), nullptr);
+  EXPECT_EQ(stack->device().limits().kind, std::string("simulated"));
+  EXPECT_NE(find_stage<Retry>(*stack), nullptr);
 }
 
 TEST(Tier, WhatItStandsForIsItsOwnRoundTrip) {
