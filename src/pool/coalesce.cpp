@@ -238,10 +238,12 @@ Expected<Block> Coalesce::miss(const Request& request, const Want& want) noexcep
   return block;
 }
 
-// The holes of other streams: no request reaches the upstream while one of them would do.
+// What was freed meanwhile, and the holes of other streams: no request reaches the upstream while
+// one of them would do.
 Chunk* Coalesce::take_slowly(const Want& want) noexcept {
-  if (!want.shares_streams) return nullptr;
-  Chunk* chunk = parts_.take_of_any_stream(want);
+  Chunk* chunk = parts_.take(want);
+  if (chunk != nullptr || !want.shares_streams) return chunk;
+  chunk = parts_.take_of_any_stream(want);
   return chunk == nullptr && parts_.merge_streams() ? parts_.take_of_any_stream(want) : chunk;
 }
 
@@ -309,22 +311,28 @@ Expected<Block> Coalesce::extend_region(const Request& request, const Want& want
       region->is_growing = true;
     }
     const Expected<Block> grown = upstream().try_grow(below, bytes);
-    const std::lock_guard lock(mutex_);
-    region->is_growing = false;
+    {
+      const std::lock_guard lock(mutex_);
+      region->is_growing = false;
+      has_grown_.notify_all();
+      if (grown && parts_.extend(*region, *grown, want)) {
+        stats_.cached.move_to(parts_.idle_bytes());
+        if (Chunk* chunk = parts_.take_at_end(*region, want)) return grant(chunk, request);
+        continue;
+      }
+    }
+    hold_to_max_idle();  // while it was growing the region could not go back
     if (!grown) return grown;
-    if (!parts_.extend(*region, *grown, want.stream)) break;
-    if (Chunk* chunk = parts_.take_at_end(*region, want)) return grant(chunk, request);
+    break;
   }
   return tl::unexpected(failure(Errc::cannot_grow, request.bytes));
 }
 
 Expected<Block> Coalesce::take_any_hole(const Request& request, const Want& want) noexcept {
   const std::lock_guard lock(mutex_);
-  Chunk* chunk = parts_.take(want);
-  if (chunk == nullptr) chunk = take_slowly(want);
-  if (chunk == nullptr && options_.borrow) {
+  Chunk* chunk = take_slowly(want);
+  if (chunk == nullptr && options_.borrow)
     chunk = parts_.take_of_another_class(want, want.shares_streams);
-  }
   return grant(chunk, request);
 }
 
@@ -454,15 +462,22 @@ void Coalesce::abandoned() noexcept {
 }
 
 std::size_t Coalesce::set_max_idle(std::size_t bytes) noexcept {
-  Leaving leaving;
   std::size_t former = 0;
   {
     const std::lock_guard lock(mutex_);
     former = std::exchange(max_idle_, bytes);
-    release_idle(bytes, leaving);
+  }
+  hold_to_max_idle();
+  return former;
+}
+
+void Coalesce::hold_to_max_idle() noexcept {
+  Leaving leaving;
+  {
+    const std::lock_guard lock(mutex_);
+    release_idle(max_idle_, leaving);
   }
   send_upstream(leaving);
-  return former;
 }
 
 double Coalesce::set_idle_ratio(double ratio) noexcept {
@@ -513,16 +528,28 @@ Expected<void> Coalesce::also_used_on(const Block& block, Stream stream) noexcep
     end = static_cast<Chunk*>(block.node)->end();
   }
   while (region != nullptr) {
-    Block below;
-    {
-      const std::lock_guard lock(mutex_);  // the block keeps the region; its neighbours may change
-      below = region->upstream;
-      region = region->end() < end ? region->joined_after : nullptr;
-    }
-    const Expected<void> noted = upstream().also_used_on(below, stream);
+    const Expected<void> noted = also_used_below(*region, stream);
     if (!noted) return noted;
+    const std::lock_guard lock(mutex_);  // the block keeps the region; its neighbours may change
+    region = region->end() < end ? region->joined_after : nullptr;
   }
   return {};
+}
+
+// A region that is extended meanwhile has another handle afterwards.
+Expected<void> Coalesce::also_used_below(const Region& region, Stream stream) noexcept {
+  while (true) {
+    Block below;
+    {
+      std::unique_lock lock(mutex_);
+      has_grown_.wait(lock, [&] { return !region.is_growing; });
+      below = region.upstream;
+    }
+    const Expected<void> noted = upstream().also_used_on(below, stream);
+    if (noted) return noted;
+    const std::lock_guard lock(mutex_);
+    if (!region.is_growing && region.upstream.generation == below.generation) return noted;
+  }
 }
 
 Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> regions,
@@ -548,7 +575,7 @@ Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> r
       const std::lock_guard lock(mutex_);
       parts_.know(recorded.stream);
       const std::uintptr_t start = start_of(*below);
-      is_adopted = start == recorded.address && below->bytes == recorded.bytes &&
+      is_adopted = !below->empty() && start == recorded.address && below->bytes == recorded.bytes &&
                    parts_.adopt(*below, start, recorded.small ? 0 : options_.classes.size() - 1,
                                 recorded.stream) != nullptr;
       stats_.cached.move_to(parts_.idle_bytes());
@@ -633,11 +660,13 @@ Outstanding Coalesce::outstanding() const noexcept {
   return out;
 }
 
-// What is idle comes back to the upstream before a request fails.
+// What is idle comes back to the upstream before a request fails. Whether the blocks that are
+// supposed to come back would leave a region idle or a larger hole, nobody asks.
 std::size_t Coalesce::largest_after(const Supposition& supposed) const noexcept {
   const PoolsAbove above{.pool = this, .next = supposed.pools};
   Supposition below = supposed;
   below.pools = &above;
+  below.requested = below.granted = 0;
   std::size_t in_hole = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -648,7 +677,7 @@ std::size_t Coalesce::largest_after(const Supposition& supposed) const noexcept 
     }
     std::size_t smaller = 0;  // what the class before takes
     for (std::size_t i = 0; i < options_.classes.size(); ++i) {
-      const std::size_t hole = parts_.largest_hole(i, options_.streams == StreamSharing::shared);
+      const std::size_t hole = parts_.largest_hole(i, shares_streams());
       const std::size_t request =
           options_.borrow ? hole : std::min(hole, options_.classes[i].up_to);
       if (options_.borrow || request > smaller) in_hole = std::max(in_hole, request);

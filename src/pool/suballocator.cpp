@@ -198,18 +198,27 @@ Suballocator::StreamHoles* Suballocator::search_holes_of(Stream stream) noexcept
 }
 
 void Suballocator::know(Stream stream) noexcept {
-  if (holes_of(stream)->is_known) return;
+  if (holes_of(stream)->is_known || !make_known(stream) || streams_.front()->empty()) return;
+  each_chunk([&](Chunk& chunk) {
+    if (!chunk.is_hole() || chunk.stream.id != stream.id) return;
+    erase_hole(&chunk);
+    insert_hole(&chunk);
+  });
+}
+
+bool Suballocator::make_known(Stream stream) noexcept {
   for (const auto& holes : streams_) {
     if (!holes->is_known || !holes->empty()) continue;
     holes->stream_id = stream.id;  // of a stream that has nothing left here
-    return;
+    return true;
   }
   try {
     streams_.push_back(std::make_unique<StreamHoles>(options_));
-    streams_.back()->stream_id = stream.id;
   } catch (const std::bad_alloc&) {
-    return;
+    return false;
   }
+  streams_.back()->stream_id = stream.id;
+  return true;
 }
 
 Chunk* Suballocator::take_of_any_stream(const Want& want) noexcept {
@@ -237,9 +246,15 @@ Chunk* Suballocator::take_of_another_class(const Want& want, bool of_every_strea
   return best != nullptr ? carve(*best, want) : nullptr;
 }
 
+Chunk* Suballocator::end_for(const Region& region, const Want& want) noexcept {
+  const bool is_usable =
+      is_hole(region.last) && (want.shares_streams || region.last->stream.id == want.stream.id);
+  return is_usable ? region.last : nullptr;
+}
+
 Chunk* Suballocator::take_at_end(Region& region, const Want& want) noexcept {
-  Chunk* last = region.joined_after == nullptr ? region.last : nullptr;
-  return is_hole(last) && fits(*last, want) ? carve(*last, want) : nullptr;
+  Chunk* last = end_for(region, want);
+  return last != nullptr && fits(*last, want) ? carve(*last, want) : nullptr;
 }
 
 Chunk* Suballocator::take_in(Chunk& hole, const Want& want) noexcept {
@@ -247,18 +262,16 @@ Chunk* Suballocator::take_in(Chunk& hole, const Want& want) noexcept {
 }
 
 std::size_t Suballocator::bytes_to_hold(const Region& region, const Want& want) noexcept {
-  const std::uintptr_t from = is_hole(region.last) ? region.last->start : region.end();
+  const Chunk* last = end_for(region, want);
+  const std::uintptr_t from = last != nullptr ? last->start : region.end();
   return saturating_add(aligned(from, want.alignment) - region.start, want.bytes);
 }
 
 bool Suballocator::merge_streams() noexcept {
   if (seams_ == 0) return false;
-  by_address_.each([&](Region& region) {
-    if (region.joined_before != nullptr) return;
-    for (Chunk* chunk = region.first; chunk != nullptr; chunk = chunk->after) {
-      while (is_hole(chunk) && is_hole(chunk->after))
-        absorb_hole_after(*chunk);
-    }
+  each_chunk([&](Chunk& chunk) {
+    while (chunk.is_hole() && is_hole(chunk.after))
+      absorb_hole_after(chunk);
   });
   return true;
 }
@@ -273,7 +286,8 @@ void Suballocator::absorb_hole_after(Chunk& hole) noexcept {
   insert_hole(&hole);
 }
 
-/// The hole that all of an idle region lies in.
+/// The hole that all of an idle region lies in, after those that end or begin in it have been cut
+/// at its ends: what lies outside stays its stream's.
 Chunk* Suballocator::hole_of(Region& region) noexcept {
   const Region* head = &region;
   while (head->joined_before != nullptr)
@@ -281,9 +295,37 @@ Chunk* Suballocator::hole_of(Region& region) noexcept {
   Chunk* hole = head->first;
   while (hole->end() <= region.start)
     hole = hole->after;
-  while (hole->end() < region.end())
-    absorb_hole_after(*hole);
+  while (hole->end() < region.end()) {
+    if (hole->start < region.start) {
+      move_seam(*hole, region.start);
+      hole = hole->after;
+    } else if (hole->after->end() > region.end()) {
+      move_seam(*hole, region.end());
+    } else {
+      absorb_hole_after(*hole);
+    }
+  }
   return hole;
+}
+
+/// Between `hole` and the hole behind it.
+void Suballocator::move_seam(Chunk& hole, std::uintptr_t to) noexcept {
+  Chunk* after = hole.after;
+  erase_hole(after);
+  erase_hole(&hole);
+  after->bytes = after->end() - to;
+  after->start = to;
+  after->region = region_at(hole.region, to);
+  hole.bytes = to - hole.start;
+  insert_hole(&hole);
+  insert_hole(after);
+}
+
+/// A hole beside which something came or went: that decides whether it is spared.
+void Suballocator::file_anew(Chunk* chunk) noexcept {
+  if (!is_hole(chunk)) return;
+  erase_hole(chunk);
+  insert_hole(chunk);
 }
 
 Chunk* Suballocator::adopt(const Block& upstream, std::uintptr_t start, std::size_t size_class,
@@ -333,13 +375,19 @@ Chunk* Suballocator::adopt(const Block& upstream, std::uintptr_t start, std::siz
 void Suballocator::join(Region& before, Region& after) noexcept {
   before.joined_after = &after;
   after.joined_before = &before;
-  before.last->after = after.first;
-  after.first->before = before.last;
+  Chunk* const last = before.last;
+  Chunk* const first = after.first;
+  last->after = first;
+  first->before = last;
   before.last = nullptr;
   after.first = nullptr;
+  file_anew(last);
+  file_anew(first);
 }
 
-bool Suballocator::extend(Region& region, const Block& upstream, Stream stream) noexcept {
+bool Suballocator::extend(Region& region, const Block& upstream, const Want& want) noexcept {
+  const Chunk* last = end_for(region, want);
+  const Stream stream = last != nullptr ? last->stream : want.stream;
   const std::size_t more = upstream.bytes - region.bytes;
   region.upstream = upstream;
   if (more == 0) return true;
@@ -351,6 +399,7 @@ bool Suballocator::extend(Region& region, const Block& upstream, Stream stream) 
   hole->before = region.last;
   hole->after = nullptr;
   region.last->after = hole;
+  file_anew(region.last);
   region.last = hole;
   region.bytes += more;
   bytes_ += more;
@@ -384,6 +433,7 @@ bool Suballocator::remove(Region& region) noexcept {
   } else if (before != nullptr) {
     before->after = nullptr;
     region_before->last = before;
+    file_anew(before);
   }
   if (above > 0) {
     if (rest == nullptr) rest = hole;
@@ -398,6 +448,7 @@ bool Suballocator::remove(Region& region) noexcept {
   } else if (after != nullptr) {
     after->before = nullptr;
     region_after->first = after;
+    file_anew(after);
   }
   if (below > 0) insert_hole(hole);
   if (above > 0) insert_hole(rest);
@@ -557,10 +608,9 @@ std::string Suballocator::validate_indexes(std::size_t holes) const {
       if (std::string law = index.validate(); !law.empty()) broken = law;
       index.each([&](const Chunk& hole) {
         ++indexed;
-        const std::size_t size_class = hole.region->size_class;
-        if (hole.is_live() || hole.index != &index ||
-            (&index != &stream->of_class[size_class] && &index != &stream->last_resort[size_class]))
-          broken = "coalesce: a hole is in the index of its stream and class";
+        const auto& indices = is_last_resort(hole) ? stream->last_resort : stream->of_class;
+        if (hole.is_live() || hole.index != &index || &index != &indices[hole.region->size_class])
+          broken = "coalesce: a hole is in the index of its stream, class and place";
         if (stream->is_known && hole.stream.id != stream->stream_id)
           broken = "coalesce: a known stream's index holds its holes only";
       });

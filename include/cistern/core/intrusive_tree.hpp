@@ -72,7 +72,9 @@ class IntrusiveTree {
 
  private:
   static std::uint64_t priority(const T* element) noexcept {
-    return reinterpret_cast<std::uintptr_t>(element) * 0x9e3779b97f4a7c15U;
+    constexpr std::uint64_t odd = 0x9e3779b97f4a7c15U;
+    const std::uint64_t mixed = reinterpret_cast<std::uintptr_t>(element) * odd;
+    return (mixed ^ mixed >> 32U) * odd;  // one product of evenly spaced addresses is not random
   }
 
   static void update(T* element) noexcept {

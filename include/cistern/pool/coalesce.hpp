@@ -98,7 +98,8 @@ class Coalesce final : public Pool, public RestorablePool {
   /// The holes, by powers of two.
   [[nodiscard]] std::vector<BucketStats> buckets() const override;
   [[nodiscard]] Outstanding outstanding() const noexcept override;
-  /// A lower bound where regions can be extended or streams have holes of their own.
+  /// A lower bound where regions can be extended or joined, streams have holes of their own, or a
+  /// pool above would give blocks back.
   [[nodiscard]] std::size_t largest_after(const Supposition& supposed) const noexcept override;
   void explain(Shortage& shortage) const noexcept override;
   [[nodiscard]] std::size_t trimmable() const noexcept override;
@@ -142,7 +143,9 @@ class Coalesce final : public Pool, public RestorablePool {
   Expected<Block> extend_region(const Request& request, const Want& want) noexcept;
   Expected<Block> new_region(std::size_t bytes, const Request& request, const Want& want) noexcept;
   Expected<Block> take_any_hole(const Request& request, const Want& want) noexcept;
+  Expected<void> also_used_below(const Region& region, Stream stream) noexcept;
   bool give_back_idle(std::size_t bytes) noexcept;
+  void hold_to_max_idle() noexcept;
   bool wait_for_returns() noexcept;
   void send_upstream(const Leaving& leaving) noexcept;
   void trim_to(std::size_t keep_bytes) noexcept override;
@@ -162,6 +165,7 @@ class Coalesce final : public Pool, public RestorablePool {
   std::size_t leaving_ = 0;     // regions that are on their way to it
   std::uint64_t returned_ = 0;  // those that have arrived
   std::condition_variable has_returned_;
+  std::condition_variable has_grown_;  // a region, or it was refused
 };
 
 }  // namespace cistern

@@ -71,7 +71,7 @@ class Suballocator {
   [[nodiscard]] Chunk* take_of_another_class(const Want& want, bool of_every_stream) noexcept;
 
   /// From the end of `region`, if a hole that is large enough ends it.
-  [[nodiscard]] Chunk* take_at_end(Region& region, const Want& want) noexcept;
+  [[nodiscard]] Chunk* take_at_end(Region& region, const Want& want, bool of_every_stream) noexcept;
 
   /// From this hole.
   [[nodiscard]] Chunk* take_in(Chunk& hole, const Want& want) noexcept;
@@ -92,9 +92,10 @@ class Suballocator {
   Chunk* adopt(const Block& upstream, std::uintptr_t start, std::size_t size_class,
                Stream stream) noexcept;
 
-  /// `region` ends in `bytes` more than before, as `upstream` says now; they are a hole. False, and
-  /// nothing has happened but `upstream`'s being noted, if the host has no memory for the record.
-  bool extend(Region& region, const Block& upstream, Stream stream) noexcept;
+  /// `region` is as large as `upstream` says now; what it has more is a hole, or part of the one
+  /// that ended it where what is wanted may be taken from there. False, and nothing has happened
+  /// but `upstream`'s being noted, if the host has no memory for the record.
+  bool extend(Region& region, const Block& upstream, const Want& want) noexcept;
 
   /// Takes an idle region out; `recycle` ends it. False if the host has no memory to split the hole
   /// it is part of.
@@ -180,11 +181,23 @@ class Suballocator {
                                                                         : search_holes_of(stream);
   }
   StreamHoles* search_holes_of(Stream stream) noexcept;
+  bool make_known(Stream stream) noexcept;
+
+  /// In order of address; `visit` may absorb what is behind the chunk it is called with.
+  template <class Visit>
+  void each_chunk(Visit&& visit) {
+    by_address_.each([&](Region& region) {
+      if (region.joined_before != nullptr) return;
+      for (Chunk* chunk = region.first; chunk != nullptr; chunk = chunk->after)
+        visit(*chunk);
+    });
+  }
 
   static Chunk* find(const HoleIndex& holes, const Want& want) noexcept;
   static Chunk* find_last_resort(const HoleIndex& holes, const Want& want) noexcept;
   static Chunk* find_in_class(const StreamHoles& holes, std::size_t size_class,
                               const Want& want) noexcept;
+  static Chunk* end_for(const Region& region, const Want& want) noexcept;
   Chunk* carve(Chunk& hole, const Want& want) noexcept;
 
   void insert_hole(Chunk* hole) noexcept;
@@ -194,6 +207,8 @@ class Suballocator {
   void count_block(const Chunk& block) noexcept;
   void discount_block(const Chunk& block) noexcept;
   void absorb_hole_after(Chunk& hole) noexcept;
+  void move_seam(Chunk& hole, std::uintptr_t to) noexcept;
+  void file_anew(Chunk* chunk) noexcept;
   void count_seams(const Chunk* hole, bool is_inserted) noexcept;
 
   Chunk* split_off(Chunk& chunk, std::size_t bytes) noexcept;
