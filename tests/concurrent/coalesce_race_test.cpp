@@ -1,0 +1,206 @@
+// Four threads on one coalescing pool: blocks freed by other threads than took them, growth in
+// place, trims and bounds that change meanwhile. For ThreadSanitizer, and for the accounts
+// afterwards.
+#include <array>
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "cistern/adaptor/limit.hpp"
+#include "cistern/core/size.hpp"
+#include "support/coalesces.hpp"
+#include "support/ledger.hpp"
+#include "support/reports.hpp"
+#include "support/seed.hpp"
+#include "support/spy.hpp"
+
+namespace cistern {
+namespace {
+
+using namespace literals;
+
+constexpr unsigned thread_count = 4;
+constexpr int steps = 1500;
+
+template <class Body>
+void on_threads(Body body) {
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < thread_count; ++i)
+    threads.emplace_back(body, i);
+  for (std::thread& thread : threads)
+    thread.join();
+}
+
+/// A place where threads leave blocks for one another to free.
+class Exchange {
+ public:
+  std::optional<Block> swap(std::size_t slot, std::optional<Block> block) {
+    const std::lock_guard lock(mutex_);
+    std::swap(slots_[slot % slots_.size()], block);
+    return block;
+  }
+  [[nodiscard]] std::size_t size() const { return slots_.size(); }
+
+ private:
+  std::mutex mutex_;
+  std::array<std::optional<Block>, 64> slots_;
+};
+
+class CoalesceRace : public testing::EveryCoalesce {};
+CISTERN_INSTANTIATE_EVERY_COALESCE(CoalesceRace);
+
+TEST_P(CoalesceRace, AllocationsFreesElsewhereTrimsAndBounds) {
+  const std::uint64_t seed = testing::seed_or(1);
+  SCOPED_TRACE(testing::replay_hint(seed));
+  const Ref<Coalesce> pool = make_pool();
+  const bool is_writable = pool->device().limits().host_addressable;
+  Exchange exchange;
+  on_threads([&](unsigned index) {
+    testing::Random random(seed * 100 + index);
+    for (int step = 0; step < steps; ++step) {
+      std::optional<Block> mine;
+      if (random.chance(70)) {
+        mine = pool->allocate({.bytes = random.size(16), .stream = {.id = index}});
+        if (random.chance(10)) EXPECT_TRUE(pool->also_used_on(*mine, {.id = index + 1}));
+        if (random.chance(10)) {
+          if (const auto grown = pool->try_grow(*mine, mine->bytes + 512)) mine = *grown;
+        }
+        if (is_writable)
+          *static_cast<unsigned char*>(mine->memory) = static_cast<unsigned char>(mine->generation);
+      }
+      const std::optional<Block> other = exchange.swap(random.below(64), mine);
+      if (other) {
+        if (is_writable) {
+          EXPECT_EQ(*static_cast<unsigned char*>(other->memory),
+                    static_cast<unsigned char>(other->generation));
+        }
+        EXPECT_TRUE(pool->deallocate(*other, {.id = index}));
+      }
+      if (random.chance(1)) pool->trim(random.size(20));
+      if (random.chance(1)) pool->set_max_idle(random.size(22));
+      if (random.chance(1)) pool->set_idle_ratio(static_cast<double>(random.below(100)) / 100);
+      if (random.chance(1)) EXPECT_LE(pool->largest_hole(), 16_GiB);
+      if (random.chance(1)) EXPECT_LE(pool->outstanding().blocks, 68U);
+      if (random.chance(1)) static_cast<void>(pool->largest_allocatable());
+      if (random.chance(1)) static_cast<void>(pool->buckets());
+    }
+  });
+  EXPECT_EQ(pool->validate(), "");
+  for (std::size_t slot = 0; slot < exchange.size(); ++slot) {
+    if (const std::optional<Block> block = exchange.swap(slot, {})) pool->deallocate(*block);
+  }
+  testing::expect_all_accounted_for(*pool);
+}
+
+TEST_P(CoalesceRace, UnderALimitThatIsTooLowEverythingIsAccountedFor) {
+  const auto limit = make<Limit>(make_device(), 600_KiB);
+  const auto pool = make<Coalesce>(limit, options());
+  on_threads([&](unsigned index) {
+    testing::Random random(index);
+    for (int step = 0; step < steps; ++step) {
+      const Stream stream{.id = index % 2};
+      const Expected<Block> block =
+          pool->try_allocate({.bytes = random.size(18), .stream = stream});
+      if (block) pool->deallocate(*block, stream);
+    }
+  });
+  EXPECT_EQ(pool->validate(), "");
+  EXPECT_LE(limit->stats().live_requested.peak, 600_KiB);
+  testing::expect_all_accounted_for(*pool);
+}
+
+TEST_P(CoalesceRace, TheLastBlocksOfAClosedStackMayBeFreedByAnyThread) {
+  const testing::CaughtReports reports;
+  for (int round = 0; round < 30; ++round) {
+    const Ref<Resource> device = make_device();
+    Ref<Resource> stack = make<Limit>(make<Coalesce>(device, options()), 1_GiB);
+    Resource* const open = stack.get();
+    std::vector<Block> blocks;
+    for (unsigned i = 0; i < 4 * thread_count; ++i)
+      blocks.push_back(stack->allocate({.bytes = 100'000, .stream = {.id = i}}));
+    stack->deallocate(stack->allocate(1_KiB));
+    on_threads([&](unsigned index) {
+      if (index == 0) stack = {};  // closed while the others free
+      for (unsigned i = 0; i < 4; ++i)
+        open->deallocate(blocks[index * 4 + i], {.id = i});
+    });
+    EXPECT_EQ(device->stats().reserved.current, 0U);
+  }
+}
+
+TEST(CoalesceRaceWithReturns, ARequestWaitsForMemoryThatIsOnItsWayBack) {
+  const auto limit = make<Limit>(make<SimulatedDevice>(), 4_MiB);
+  const auto spy = make<testing::Spy>(limit);
+  const auto pool =
+      make<Coalesce>(spy, Coalesce::Options{.classes = {{}}, .idle_ratio = Coalesce::no_ratio});
+  std::vector<Block> blocks;
+  for (int i = 0; i < 4; ++i)
+    blocks.push_back(pool->allocate(1_MiB));
+  for (const Block& block : blocks)
+    pool->deallocate(block);
+  std::atomic<bool> leaving{false};
+  spy->before_free = [&](const Block&) {
+    leaving = true;
+    while (limit->stats().failures == 0)  // until the request below was refused once
+      std::this_thread::yield();
+  };
+  std::thread trimming([&] { pool->trim(); });
+  while (!leaving)
+    std::this_thread::yield();
+  const Expected<Block> block = pool->try_allocate({.bytes = 2_MiB});
+  EXPECT_TRUE(block) << "nothing is live, and all of 4 MiB is on its way back";
+  trimming.join();
+  if (block) pool->deallocate(*block);
+  EXPECT_EQ(pool->stats().failures, 0U);
+  testing::expect_all_accounted_for(*pool);
+}
+
+/// Passes a use on only once the block has grown, and has another handle.
+class LateUse final : public Stage {
+ public:
+  explicit LateUse(Ref<Resource> upstream) : Stage(std::move(upstream)) {}
+
+  std::atomic<bool> is_asked{false};
+
+  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override {
+    return upstream().try_allocate(request);
+  }
+  bool deallocate(const Block& block, Stream stream) noexcept override {
+    return upstream().deallocate(block, stream);
+  }
+  [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override {
+    const Expected<Block> grown = upstream().try_grow(block, bytes);
+    has_grown_ = true;
+    return grown;
+  }
+  Expected<void> also_used_on(const Block& block, Stream stream) noexcept override {
+    is_asked = true;
+    while (!has_grown_)
+      std::this_thread::yield();
+    return upstream().also_used_on(block, stream);
+  }
+
+ private:
+  std::atomic<bool> has_grown_{false};
+};
+
+TEST(CoalesceRaceWithGrowth, AUseIsNotedThoughItsRegionGrowsMeanwhile) {
+  const auto late =
+      make<LateUse>(make<SimulatedDevice>(SimulatedDevice::Options{.extensible = true}));
+  const auto pool = make<Coalesce>(late, Coalesce::Options{.classes = {{}}});
+  const Block block = pool->allocate(1_MiB);
+  std::thread noting([&] { EXPECT_TRUE(pool->also_used_on(block, {.id = 1})); });
+  while (!late->is_asked)
+    std::this_thread::yield();
+  const Block second = pool->allocate(1_MiB);
+  noting.join();
+  pool->deallocate(block);
+  pool->deallocate(second);
+  testing::expect_nothing_held(*pool);
+}
+
+}  // namespace
+}  // namespace cistern
