@@ -332,7 +332,7 @@ Expected<Block> Coalesce::take_any_hole(const Request& request, const Want& want
   const std::lock_guard lock(mutex_);
   Chunk* chunk = take_slowly(want);
   if (chunk == nullptr && options_.borrow)
-    chunk = parts_.take_of_another_class(want, want.shares_streams);
+    chunk = parts_.take_of_another_class(want);
   return grant(chunk, request);
 }
 
@@ -677,7 +677,7 @@ std::size_t Coalesce::largest_after(const Supposition& supposed) const noexcept 
     }
     std::size_t smaller = 0;  // what the class before takes
     for (std::size_t i = 0; i < options_.classes.size(); ++i) {
-      const std::size_t hole = parts_.largest_hole(i, shares_streams());
+      const std::size_t hole = parts_.largest_hole(i, options_.streams == StreamSharing::shared);
       const std::size_t request =
           options_.borrow ? hole : std::min(hole, options_.classes[i].up_to);
       if (options_.borrow || request > smaller) in_hole = std::max(in_hole, request);

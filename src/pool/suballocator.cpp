@@ -235,11 +235,11 @@ Chunk* Suballocator::take_of_any_stream(const Want& want) noexcept {
   return best != nullptr ? carve(*best, want) : nullptr;
 }
 
-Chunk* Suballocator::take_of_another_class(const Want& want, bool of_every_stream) noexcept {
+Chunk* Suballocator::take_of_another_class(const Want& want) noexcept {
   const StreamHoles* own = holes_of(want.stream);
   Chunk* best = nullptr;
   for (const auto& holes : streams_) {
-    if (!of_every_stream && (holes.get() != own || !own->is_known)) continue;
+    if (!want.shares_streams && (holes.get() != own || !own->is_known)) continue;
     for (std::size_t size_class = 0; size_class < options_.size_classes; ++size_class)
       best = smaller(best, find_in_class(*holes, size_class, want));
   }

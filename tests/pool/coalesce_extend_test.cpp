@@ -25,6 +25,7 @@ constexpr SimulatedDevice::Options extensible{.capacity = 64_MiB, .extensible = 
 
 Coalesce::Options one_class(Placement place = Placement::best) {
   return {.classes = {{.region = 2_MiB, .region_for = 1_MiB}},
+          .growth = Growth::exact,
           .place = place,
           .idle_ratio = Coalesce::no_ratio};
 }

@@ -64,7 +64,7 @@ class CoalesceGrowth : public ::testing::Test {
 };
 
 Coalesce::Options one_class() {
-  return {.classes = {{}}, .idle_ratio = Coalesce::no_ratio};
+  return {.classes = {{}}, .growth = Growth::exact, .idle_ratio = Coalesce::no_ratio};
 }
 
 TEST_F(CoalesceGrowth, EachClassHasRegionsOfItsOwn) {
@@ -94,7 +94,9 @@ TEST_F(CoalesceGrowth, EachClassHasRegionsOfItsOwn) {
 }
 
 TEST_F(CoalesceGrowth, ARegionIsAsLargeAsTheRequestFromRegionForOn) {
-  open({.classes = {{.region = 64_KiB, .region_for = 32_KiB}}, .idle_ratio = Coalesce::no_ratio});
+  open({.classes = {{.region = 64_KiB, .region_for = 32_KiB}},
+        .growth = Growth::exact,
+        .idle_ratio = Coalesce::no_ratio});
   hold(pool->allocate(32_KiB - 512));
   EXPECT_EQ(asked(), Sizes{64_KiB});
   hold(pool->allocate(33_KiB));
@@ -103,6 +105,20 @@ TEST_F(CoalesceGrowth, ARegionIsAsLargeAsTheRequestFromRegionForOn) {
   EXPECT_EQ(asked(), Sizes{});
   hold(pool->allocate(32_KiB));
   EXPECT_EQ(asked(), Sizes{32_KiB});
+}
+
+TEST_F(CoalesceGrowth, AFittedRegionHoldsAWholeNumberOfTheRequests) {
+  open({.classes = {{.region = 64_KiB, .region_for = 32_KiB}}, .idle_ratio = Coalesce::no_ratio});
+  hold(pool->allocate(10_KiB));
+  EXPECT_EQ(asked(), Sizes{60_KiB});
+  for (int i = 0; i < 5; ++i)
+    hold(pool->allocate(10_KiB));
+  EXPECT_EQ(asked(), Sizes{});
+  EXPECT_EQ(pool->hole_bytes(), 0U);
+  hold(pool->allocate(31_KiB));
+  EXPECT_EQ(asked(), Sizes{62_KiB});
+  hold(pool->allocate(33_KiB));
+  EXPECT_EQ(asked(), Sizes{33_KiB});
 }
 
 TEST_F(CoalesceGrowth, SizesAreRoundedToTheGranuleAndRegionsToTheirStep) {
@@ -149,7 +165,9 @@ TEST_F(CoalesceGrowth, DoublingStopsAtWhatTheDeviceHas) {
 }
 
 TEST_F(CoalesceGrowth, StepsDownByHalvesToWhatIsNeeded) {
-  open({.classes = {{.region = 1_MiB, .region_for = 1_MiB}}, .idle_ratio = Coalesce::no_ratio});
+  open({.classes = {{.region = 1_MiB, .region_for = 1_MiB}},
+        .growth = Growth::exact,
+        .idle_ratio = Coalesce::no_ratio});
   refuse_beyond(100_KiB);
   hold(pool->allocate(70_KiB));
   EXPECT_EQ(asked(), (Sizes{1_MiB, 512_KiB, 256_KiB, 128_KiB, 70_KiB}));
@@ -159,7 +177,7 @@ TEST_F(CoalesceGrowth, StepsDownByHalvesToWhatIsNeeded) {
 }
 
 TEST_F(CoalesceGrowth, AnotherKindOfFailureIsNotSteppedDown) {
-  open({});
+  open({.growth = Growth::exact});
   pool->deallocate(pool->allocate(100));
   asked();
   spy->before_request = [](const Request&) { return std::optional(Errc::device_failed); };

@@ -7,6 +7,7 @@
 #include "cistern/core/size.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/coalesce.hpp"
+#include "support/coalesces.hpp"
 #include "support/ledger.hpp"
 #include "support/seed.hpp"
 #include "support/spy.hpp"
@@ -61,6 +62,22 @@ TEST(CoalesceStreams, AStreamsOwnHolesComeFirst) {
 
 TEST(CoalesceStreams, WhatTouchesIsMergedBeforeTheUpstreamIsAsked) {
   const auto pool =
+      make<Coalesce>(make<testing::QueueDevice>(),
+                     Coalesce::Options{.classes = {{.region = 2_MiB, .region_for = 2_MiB}},
+                                       .idle_ratio = Coalesce::no_ratio});
+  const Block a = pool->allocate({.bytes = 1_MiB, .stream = one});
+  const Block b = pool->allocate({.bytes = 1_MiB, .stream = one});
+  pool->deallocate(a, one);
+  pool->deallocate(b, two);
+  EXPECT_EQ(pool->largest_hole(), 1_MiB);  // the device would have to wait
+  const Block whole = pool->allocate({.bytes = 2_MiB, .stream = {.id = 3}});
+  EXPECT_EQ(whole.memory, a.memory);
+  EXPECT_EQ(pool->stats().device_allocations, 1U);
+  pool->deallocate(whole);
+}
+
+TEST(CoalesceStreams, WhatTouchesIsMergedAtOnceWhereNobodyWaits) {
+  const auto pool =
       make<Coalesce>(make<SimulatedDevice>(),
                      Coalesce::Options{.classes = {{.region = 2_MiB, .region_for = 2_MiB}},
                                        .idle_ratio = Coalesce::no_ratio});
@@ -68,10 +85,7 @@ TEST(CoalesceStreams, WhatTouchesIsMergedBeforeTheUpstreamIsAsked) {
   const Block b = pool->allocate({.bytes = 1_MiB, .stream = one});
   pool->deallocate(a, one);
   pool->deallocate(b, two);
-  const Block whole = pool->allocate({.bytes = 2_MiB, .stream = {.id = 3}});
-  EXPECT_EQ(whole.memory, a.memory);
-  EXPECT_EQ(pool->stats().device_allocations, 1U);
-  pool->deallocate(whole);
+  EXPECT_EQ(pool->largest_hole(), 2_MiB);
 }
 
 TEST(CoalesceStreams, ABlockFreedOnOneStreamIsTakenOnAnotherAndGoesBackOnItsLast) {

@@ -208,17 +208,17 @@ TEST_P(JoinTest, ABlockGrowsAcrossIntoTheNextRegion) {
 
 TEST_P(JoinTest, AnExtendedRegionEndsInAHole) {
   Region* region = parts.add(10'000, 1000);
-  EXPECT_TRUE(parts->extend(*region, {.bytes = 1500}, {.bytes = 1}, true));
+  EXPECT_TRUE(parts->extend(*region, {.bytes = 1500}, {.bytes = 1}));
   parts.expect_lawful();
   EXPECT_EQ(parts.holes(), (Places{{10'000, 1500}}));
   EXPECT_EQ(parts->idle_bytes(), 1500U);
   Chunk* block = parts.take(1500);
-  EXPECT_TRUE(parts->extend(*region, {.bytes = 2000}, {.bytes = 1}, true));
+  EXPECT_TRUE(parts->extend(*region, {.bytes = 2000}, {.bytes = 1}));
   parts.expect_lawful();
   EXPECT_EQ(parts.holes(), (Places{{11'500, 500}}));
   EXPECT_EQ(parts->idle_bytes(), 0U);
   EXPECT_EQ(parts->bytes(), 2000U);
-  EXPECT_TRUE(parts->extend(*region, {.bytes = 2000}, {.bytes = 1}, true));  // by nothing
+  EXPECT_TRUE(parts->extend(*region, {.bytes = 2000}, {.bytes = 1}));  // by nothing
   EXPECT_EQ(parts->bytes(), 2000U);
   parts.put(block);
   EXPECT_EQ(parts.holes(), (Places{{10'000, 2000}}));
@@ -227,35 +227,56 @@ TEST_P(JoinTest, AnExtendedRegionEndsInAHole) {
 
 TEST_P(JoinTest, SaysHowFarARegionMustReach) {
   Region* region = parts.add(10'000, 1000);
-  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = 1500}, true), 1500U);
+  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = 1500}), 1500U);
   Chunk* block = parts.take(600);
-  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = 1500}, true), 2100U);
-  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = 100, .alignment = 1024}, true), 1364U);
-  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = unbounded}, true), unbounded);
+  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = 1500}), 2100U);
+  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = 100, .alignment = 1024}), 1364U);
+  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = unbounded}), unbounded);
   static_cast<void>(parts.take(400));
-  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = 1500}, true), 2500U);
-  EXPECT_EQ(parts->take_at_end(*region, {.bytes = 1}, true), nullptr);
+  EXPECT_EQ(Suballocator::bytes_to_hold(*region, {.bytes = 1500}), 2500U);
+  EXPECT_EQ(parts->take_at_end(*region, {.bytes = 1}), nullptr);
   parts.put(block);
-  EXPECT_EQ(parts->take_at_end(*region, {.bytes = 1}, true), nullptr);
+  EXPECT_EQ(parts->take_at_end(*region, {.bytes = 1}), nullptr);
 }
 
 TEST_P(JoinTest, TheEndOfARegionIsItsStreamsOrEverybodys) {
   Region* region = parts.add(10'000, 1000, one);
   parts->know(one);
   parts->know(two);
-  const Parts::Want want{.bytes = 1500, .stream = two};
-  EXPECT_EQ(parts->take_at_end(*region, {.bytes = 1, .stream = two}, false), nullptr);
-  EXPECT_EQ(Suballocator::bytes_to_hold(*region, want, false), 2500U);
-  EXPECT_EQ(Suballocator::bytes_to_hold(*region, want, true), 1500U);
-  EXPECT_TRUE(parts->extend(*region, {.bytes = 1200}, want, false));
+  const Parts::Want own{.bytes = 1500, .stream = two};
+  const Parts::Want any{.bytes = 1500, .stream = two, .shares_streams = true};
+  EXPECT_EQ(parts->take_at_end(*region, {.bytes = 1, .stream = two}), nullptr);
+  EXPECT_EQ(Suballocator::bytes_to_hold(*region, own), 2500U);
+  EXPECT_EQ(Suballocator::bytes_to_hold(*region, any), 1500U);
+  EXPECT_TRUE(parts->extend(*region, {.bytes = 1200}, own));
   parts.expect_lawful();
   EXPECT_EQ(parts.holes(), (Places{{10'000, 1000}, {11'000, 200}}));
-  EXPECT_EQ(Suballocator::bytes_to_hold(*region, want, false), 2500U);
-  EXPECT_TRUE(parts->extend(*region, {.bytes = 1500}, {.bytes = 500, .stream = one}, true));
+  EXPECT_EQ(Suballocator::bytes_to_hold(*region, own), 2500U);
+  EXPECT_TRUE(parts->extend(*region, {.bytes = 1500},
+                            {.bytes = 500, .stream = one, .shares_streams = true}));
+  parts.expect_lawful();
   EXPECT_EQ(parts.holes(), (Places{{10'000, 1000}, {11'000, 500}}));
-  Chunk* block = parts.begin(parts->take_at_end(*region, {.bytes = 500, .stream = one}, true));
+  const Chunk* block = parts.begin(
+      parts->take_at_end(*region, {.bytes = 500, .stream = one, .shares_streams = true}));
   ASSERT_NE(block, nullptr);
   EXPECT_EQ(block->start, 11'000U);
+}
+
+TEST_P(JoinTest, WhereStreamsNeedNotWaitHolesThatTouchMergeAtOnce) {
+  Parts merging({.placement = GetParam(), .joins = true, .merges_streams = true});
+  merging.add(10'000, 1000, one);
+  merging->know(one);
+  Chunk* a = merging.take(600, one);
+  ASSERT_NE(a, nullptr);
+  merging.put(a, two);
+  EXPECT_EQ(merging.holes(), (Places{{10'000, 1000}}));
+  merging.add(11'000, 1000, {});
+  EXPECT_EQ(merging.holes(), (Places{{10'000, 2000}}));
+  Chunk* b = merging.begin(merging->take_at(10'000, 100));
+  EXPECT_TRUE(merging->grow(*b, 2000));  // whosesoever the hole is
+  merging.expect_lawful();
+  merging.put(b, one);
+  EXPECT_FALSE(merging->merge_streams());
 }
 
 TEST_P(JoinTest, TheRegionThatEndsInTheLargestHoleIsTheOneToExtend) {
@@ -271,7 +292,7 @@ TEST_P(JoinTest, TheRegionThatEndsInTheLargestHoleIsTheOneToExtend) {
   EXPECT_EQ(parts->most_extensible(0), a);
   parts.add(11'000, 1000);  // is joined behind it
   EXPECT_EQ(parts->most_extensible(0), parts.region_at(11'000));
-  EXPECT_EQ(parts->take_at_end(*a, {.bytes = 1}, true), nullptr);
+  EXPECT_EQ(parts->take_at_end(*a, {.bytes = 1}), nullptr);
 }
 
 TEST_P(JoinTest, ARandomRunKeepsItsLaws) {

@@ -135,7 +135,7 @@ TEST_P(SuballocatorTest, ClassesHaveHolesOfTheirOwn) {
   EXPECT_EQ(of_two.take({.bytes = 500, .size_class = 1})->start, 8192U);
   EXPECT_EQ(of_two->largest_hole(0, true), 1000U);
   EXPECT_EQ(of_two->largest_hole(1, true), 1500U);
-  EXPECT_EQ(of_two.begin(of_two->take_of_another_class({.bytes = 1001}, true))->start, 8692U);
+  EXPECT_EQ(of_two.begin(of_two->take_of_another_class({.bytes = 1001}))->start, 8692U);
 }
 
 TEST_P(SuballocatorTest, HolesOfTwoStreamsTouchAndAreMergedOnDemand) {
@@ -161,11 +161,14 @@ TEST_P(SuballocatorTest, ABlockOfAnotherStreamIsTakenOnlyWhenAskedFor) {
   parts->know(one);
   parts->know(two);
   EXPECT_EQ(parts.take(100, two), nullptr);
-  Chunk* block = parts.begin(parts->take_of_another_stream({.bytes = 100, .stream = two}));
+  EXPECT_EQ(parts->take_of_another_class({.bytes = 100, .stream = two}), nullptr);
+  Chunk* block = parts.begin(parts->take_of_any_stream({.bytes = 100, .stream = two}));
   ASSERT_NE(block, nullptr);
-  EXPECT_EQ(parts->take_of_another_stream({.bytes = 100, .stream = one}), nullptr);
   parts.put(block, two);
   EXPECT_EQ(parts.holes(), (Places{{4096, 100}, {4196, 900}}));
+  EXPECT_NE(parts.begin(parts->take_of_another_class(
+                {.bytes = 900, .stream = two, .shares_streams = true})),
+            nullptr);
 }
 
 TEST_P(SuballocatorTest, OfOtherStreamsTheSmallestHoleIsTaken) {
@@ -174,8 +177,7 @@ TEST_P(SuballocatorTest, OfOtherStreamsTheSmallestHoleIsTaken) {
   parts.add(16384, 2000, {.id = 3});
   for (std::uint64_t id = 1; id <= 3; ++id)
     parts->know({.id = id});
-  const Chunk* block =
-      parts.begin(parts->take_of_another_stream({.bytes = 900, .stream = {.id = 9}}));
+  const Chunk* block = parts.begin(parts->take_of_any_stream({.bytes = 900, .stream = {.id = 9}}));
   ASSERT_NE(block, nullptr);
   EXPECT_EQ(block->start, 8192U);
 }
@@ -183,7 +185,7 @@ TEST_P(SuballocatorTest, OfOtherStreamsTheSmallestHoleIsTaken) {
 TEST_P(SuballocatorTest, HolesOfStreamsThatAreNotKnownAreFoundByEveryOther) {
   parts.add(4096, 1000, one);  // none is known but the default
   EXPECT_EQ(parts.take(100, one), nullptr);
-  Chunk* a = parts.begin(parts->take_of_another_stream({.bytes = 100, .stream = one}));
+  Chunk* a = parts.begin(parts->take_of_any_stream({.bytes = 100, .stream = one}));
   ASSERT_NE(a, nullptr);
   parts.put(a, two);
   EXPECT_EQ(parts.holes().size(), 2U);
@@ -193,7 +195,7 @@ TEST_P(SuballocatorTest, HolesOfStreamsThatAreNotKnownAreFoundByEveryOther) {
 
 TEST_P(SuballocatorTest, AStreamThatBecomesKnownFindsWhatItFreedBefore) {
   parts.add(4096, 1000, one);
-  Chunk* a = parts.begin(parts->take_of_another_stream({.bytes = 100, .stream = one}));
+  Chunk* a = parts.begin(parts->take_of_any_stream({.bytes = 100, .stream = one}));
   parts.put(a, one);
   parts->know(one);
   parts.expect_lawful();
@@ -289,7 +291,7 @@ TEST_P(SuballocatorTest, WithoutMemoryForASkipNothingIsTakenAndNothingChanges) {
     const FailingNew failing(1);
     EXPECT_EQ(parts.take({.bytes = 100, .alignment = 4096}), nullptr);
     EXPECT_EQ(parts.add(1'000'000, 100), nullptr);
-    EXPECT_FALSE(parts->extend(*parts.region_at(4096), {.bytes = 100'100}, {.bytes = 1}, true));
+    EXPECT_FALSE(parts->extend(*parts.region_at(4096), {.bytes = 100'100}, {.bytes = 1}));
     EXPECT_EQ(parts->take_at(50'000, 100), nullptr);
     const std::uintptr_t hole = before.front().first;
     EXPECT_EQ(parts->take_at(hole, 100), nullptr);
@@ -347,6 +349,19 @@ TEST(Packed, SparesIdleRegionsWhileAHoleBesideABlockWillDo) {
   EXPECT_EQ(parts.take(501), nullptr);
   EXPECT_EQ(parts.take(499)->start, 4596U);
   EXPECT_EQ(parts.take(499)->start, 65536U);
+}
+
+TEST(Packed, ItsOwnIdleRegionComesBeforeThoseOfOtherStreams) {
+  Parts parts({.placement = Placement::packed});
+  parts.add(4096, 1000, two);
+  parts.add(65536, 2000, one);
+  parts->know(one);
+  parts->know(two);
+  const Parts::Want want{.bytes = 900, .stream = one, .shares_streams = true};
+  EXPECT_EQ(parts.take(want), nullptr);  // a hole of another stream may do better
+  EXPECT_EQ(parts.begin(parts->take_of_any_stream(want))->start, 65536U);
+  EXPECT_EQ(parts.begin(parts->take_of_any_stream(want))->start, 66436U);
+  EXPECT_EQ(parts.begin(parts->take_of_any_stream(want))->start, 4096U);
 }
 
 TEST(Packed, OfIdleRegionsTakesOneAsLargeAsWouldBeObtained) {

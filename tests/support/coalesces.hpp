@@ -1,6 +1,9 @@
 // The coalescing pools that tests of every such pool run on: its policies, on each kind of device.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
 #include <ostream>
 #include <string>
 #include <tuple>
@@ -8,6 +11,7 @@
 
 #include <gtest/gtest.h>
 
+#include "cistern/core/device.hpp"
 #include "cistern/device/host.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/coalesce.hpp"
@@ -40,6 +44,37 @@ inline void PrintTo(const NamedOptions& options, std::ostream* out) {
   *out << options.name;
 }
 
+/// Whose streams wait for each other, and whose pieces stand one behind the other and may be
+/// joined.
+class QueueDevice final : public Device {
+ public:
+  QueueDevice()
+      : Device({.kind = "queues",
+                .name = "",
+                .total_memory = std::size_t{16} << 30,
+                .max_allocation = std::size_t{16} << 30,
+                .alignment = 512,
+                .max_alignment = std::size_t{1} << 30,
+                .granularity = 512,
+                .joins_adjacent = true,
+                .has_queues = true}) {}
+
+ private:
+  Expected<Piece> obtain(std::size_t bytes, std::size_t alignment,
+                         Stream /*stream*/) noexcept override {
+    const std::lock_guard lock(mutex_);
+    const std::uintptr_t start = (next_ + alignment - 1) / alignment * alignment;
+    next_ = start + bytes;
+    return Piece{.memory = reinterpret_cast<void*>(start),  // NOLINT(performance-no-int-to-ptr)
+                 .bytes = bytes,
+                 .alignment = alignment};
+  }
+  void give_back(Piece /*piece*/, Stream /*stream*/) noexcept override {}
+
+  std::mutex mutex_;
+  std::uintptr_t next_ = std::uintptr_t{1} << 40;
+};
+
 struct NamedDevice {
   const char* name;
   Ref<Resource> (*make)();
@@ -55,10 +90,12 @@ inline const NamedDevice coalesce_devices[] = {  // NOLINT(modernize-avoid-c-arr
      [] {
        return Ref<Resource>(make<SimulatedDevice>(SimulatedDevice::Options{.extensible = true}));
      }},
-    {"joining", [] {
+    {"joining",
+     [] {
        return Ref<Resource>(
            make<SimulatedDevice>(SimulatedDevice::Options{.joins_adjacent = true}));
-     }}};
+     }},
+    {"queues", [] { return Ref<Resource>(make<QueueDevice>()); }}};
 
 class EveryCoalesce : public ::testing::TestWithParam<std::tuple<NamedOptions, NamedDevice>> {
  protected:

@@ -67,11 +67,11 @@ class Suballocator {
   /// the stream that wants it, before those of the others.
   [[nodiscard]] Chunk* take_of_any_stream(const Want& want) noexcept;
 
-  /// The same from the holes of all classes, of the stream that wants it or of every stream.
-  [[nodiscard]] Chunk* take_of_another_class(const Want& want, bool of_every_stream) noexcept;
+  /// The same from the holes of all classes, of the streams that will do.
+  [[nodiscard]] Chunk* take_of_another_class(const Want& want) noexcept;
 
   /// From the end of `region`, if a hole that is large enough ends it.
-  [[nodiscard]] Chunk* take_at_end(Region& region, const Want& want, bool of_every_stream) noexcept;
+  [[nodiscard]] Chunk* take_at_end(Region& region, const Want& want) noexcept;
 
   /// From this hole.
   [[nodiscard]] Chunk* take_in(Chunk& hole, const Want& want) noexcept;
