@@ -62,6 +62,9 @@ TEST(RecoveryRace, NeighboursTrimOneAnotherWhileTheyAllocateAndClose) {
   const std::uint64_t seed = testing::seed_or(1);
   SCOPED_TRACE(testing::replay_hint(seed));
   const auto device = small_device();
+  // Whoever comes first has someone to rob, even if the threads happen to run one by one.
+  Ref<Cache> hoarder = unbounded_cache(device);
+  hoarder->deallocate(hoarder->allocate(capacity));
   std::atomic<std::uint64_t> recovered{0};
   std::vector<std::thread> threads;
   for (unsigned index = 0; index < 4; ++index) {
@@ -82,6 +85,7 @@ TEST(RecoveryRace, NeighboursTrimOneAnotherWhileTheyAllocateAndClose) {
   }
   for (std::thread& thread : threads)
     thread.join();
+  hoarder = {};
   EXPECT_EQ(device->registry().size(), 0U);
   EXPECT_EQ(device->validate(), "");
   EXPECT_EQ(device->used(), 0U);
