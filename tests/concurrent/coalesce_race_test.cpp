@@ -64,7 +64,9 @@ TEST_P(CoalesceRace, AllocationsFreesElsewhereTrimsAndBounds) {
       std::optional<Block> mine;
       if (random.chance(70)) {
         mine = pool->allocate({.bytes = random.size(16), .stream = {.id = index}});
-        if (random.chance(10)) EXPECT_TRUE(pool->also_used_on(*mine, {.id = index + 1}));
+        if (random.chance(10)) {
+          EXPECT_TRUE(pool->also_used_on(*mine, {.id = index + 1}));
+        }
         if (random.chance(10)) {
           if (const auto grown = pool->try_grow(*mine, mine->bytes + 512)) mine = *grown;
         }
@@ -82,8 +84,12 @@ TEST_P(CoalesceRace, AllocationsFreesElsewhereTrimsAndBounds) {
       if (random.chance(1)) pool->trim(random.size(20));
       if (random.chance(1)) pool->set_max_idle(random.size(22));
       if (random.chance(1)) pool->set_idle_ratio(static_cast<double>(random.below(100)) / 100);
-      if (random.chance(1)) EXPECT_LE(pool->largest_hole(), 16_GiB);
-      if (random.chance(1)) EXPECT_LE(pool->outstanding().blocks, 68U);
+      if (random.chance(1)) {
+        EXPECT_LE(pool->largest_hole(), 16_GiB);
+      }
+      if (random.chance(1)) {
+        EXPECT_LE(pool->outstanding().blocks, 68U);
+      }
       if (random.chance(1)) static_cast<void>(pool->largest_allocatable());
       if (random.chance(1)) static_cast<void>(pool->buckets());
     }
