@@ -40,6 +40,7 @@ inline const std::vector<NamedOptions>& coalesce_policies() {
   return policies;
 }
 
+// NOLINTNEXTLINE(readability-identifier-naming): GoogleTest looks for this name
 inline void PrintTo(const NamedOptions& options, std::ostream* out) {
   *out << options.name;
 }
@@ -79,6 +80,7 @@ struct NamedDevice {
   const char* name;
   Ref<Resource> (*make)();
 };
+// NOLINTNEXTLINE(readability-identifier-naming): GoogleTest looks for this name
 inline void PrintTo(const NamedDevice& device, std::ostream* out) {
   *out << device.name;
 }
