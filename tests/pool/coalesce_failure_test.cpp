@@ -48,6 +48,7 @@ struct DeviceKind {
   const char* name;
   SimulatedDevice::Options options;
 };
+// NOLINTNEXTLINE(readability-identifier-naming): GoogleTest looks for this name
 void PrintTo(const DeviceKind& kind, std::ostream* out) {
   *out << kind.name;
 }

@@ -23,7 +23,7 @@ using testing::Spy;
 using Sizes = std::vector<std::size_t>;
 
 class CoalesceGrowth : public ::testing::Test {
- protected:
+ public:
   void open(const Coalesce::Options& options, const SimulatedDevice::Options& device = {}) {
     spy = make<Spy>(make<SimulatedDevice>(device));
     pool = make<Coalesce>(spy, options);

@@ -20,7 +20,7 @@ constexpr std::uintptr_t first = 1_GiB;
 constexpr std::uintptr_t second = 2_GiB;
 
 class CoalesceRestore : public ::testing::Test {
- protected:
+ public:
   void follow(std::vector<SimulatedDevice::Placement> placements) { device->follow(placements); }
 
   void expect_refused(const std::vector<RecordedRegion>& recorded,

@@ -19,7 +19,7 @@ constexpr Stream one{.id = 1};
 constexpr Stream two{.id = 2};
 
 class JoinTest : public ::testing::TestWithParam<Placement> {
- protected:
+ public:
   /// Regions of 1000 bytes from address 10000 on, one behind the other.
   void add_row(std::size_t number, Stream stream = {}) {
     for (std::size_t i = 0; i < number; ++i)

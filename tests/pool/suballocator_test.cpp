@@ -18,7 +18,7 @@ constexpr Stream one{.id = 1};
 constexpr Stream two{.id = 2};
 
 class SuballocatorTest : public ::testing::TestWithParam<Placement> {
- protected:
+ public:
   Parts parts{{.placement = GetParam()}};
 };
 INSTANTIATE_TEST_SUITE_P(Placements, SuballocatorTest,

@@ -17,7 +17,7 @@ using namespace literals;
 constexpr std::uintptr_t base = 4_GiB;  // regions stand there one behind the other
 
 class RecipeLayout : public ::testing::Test {
- protected:
+ public:
   void open(const char* recipe) { stack = cistern::open(std::string(recipe) + " > simulated"); }
   Block take(std::size_t bytes, std::uint64_t stream = 0) {
     held_.push_back(stack->allocate({.bytes = bytes, .stream = {.id = stream}}));

@@ -42,7 +42,7 @@ class Parts {
   Chunk* take(const Want& want) { return begin(parts_.take(want)); }
 
   /// Begins the life of what one of the ways to take a block answered.
-  Chunk* begin(Chunk* chunk) {
+  Chunk* begin(Chunk* chunk) const {
     if (chunk != nullptr) chunk->begin_life();
     expect_lawful();
     return chunk;
