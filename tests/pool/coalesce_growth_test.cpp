@@ -29,21 +29,21 @@ class CoalesceGrowth : public ::testing::Test {
     pool = make<Coalesce>(spy, options);
   }
   /// What was asked of the upstream since this was last called.
-  Sizes asked() {
+  Sizes asked() const {
     Sizes sizes;
     for (const Request& request : spy->requests)
       sizes.push_back(request.bytes);
     spy->requests.clear();
     return sizes;
   }
-  std::size_t given_back() {
+  std::size_t given_back() const {
     std::size_t bytes = 0;
     for (const Spy::Use& use : spy->freed)
       bytes += use.block.bytes;
     spy->freed.clear();
     return bytes;
   }
-  void refuse_beyond(std::size_t bytes) {
+  void refuse_beyond(std::size_t bytes) const {
     spy->before_request = [bytes](const Request& request) {
       return request.bytes > bytes ? std::optional(Errc::out_of_memory) : std::nullopt;
     };

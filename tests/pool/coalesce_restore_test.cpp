@@ -21,10 +21,12 @@ constexpr std::uintptr_t second = 2_GiB;
 
 class CoalesceRestore : public ::testing::Test {
  public:
-  void follow(std::vector<SimulatedDevice::Placement> placements) { device->follow(placements); }
+  void follow(std::vector<SimulatedDevice::Placement> placements) const {
+    device->follow(placements);
+  }
 
   void expect_refused(const std::vector<RecordedRegion>& recorded,
-                      const std::vector<RecordedBlock>& blocks, Errc code) {
+                      const std::vector<RecordedBlock>& blocks, Errc code) const {
     const auto restored = pool->restore(recorded, blocks);
     ASSERT_FALSE(restored);
     EXPECT_EQ(restored.error().code, code);

@@ -25,7 +25,7 @@ class JoinTest : public ::testing::TestWithParam<Placement> {
     for (std::size_t i = 0; i < number; ++i)
       ASSERT_NE(parts.add(10'000 + i * 1000, 1000, stream), nullptr);
   }
-  Region* region(std::size_t i) { return parts.region_at(10'000 + i * 1000); }
+  Region* region(std::size_t i) const { return parts.region_at(10'000 + i * 1000); }
   Chunk* take_at(std::uintptr_t start, std::size_t bytes) {
     return parts.begin(parts->take_at(start, bytes));
   }
