@@ -284,12 +284,19 @@ Expected<Block> Coalesce::new_region(std::size_t bytes, const Request& request,
   const Expected<Block> below = upstream().try_allocate(
       {.bytes = bytes, .alignment = request.alignment, .stream = request.stream});
   if (!below) return below;
+  Chunk* hole = nullptr;
   {
     const std::lock_guard lock(mutex_);
-    Chunk* hole = parts_.adopt(*below, start_of(*below), want.size_class, want.stream);
-    if (hole != nullptr) return grant(parts_.take_in(*hole, want), request);
+    hole = parts_.adopt(*below, start_of(*below), want.size_class, want.stream);
+    Chunk* chunk = hole != nullptr ? parts_.take_in(*hole, want) : nullptr;
+    if (chunk != nullptr) return grant(chunk, request);
+    stats_.cached.move_to(parts_.idle_bytes());
   }
-  upstream().deallocate(*below, request.stream);
+  if (hole != nullptr) {
+    hold_to_max_idle();  // the region stays, though there is no record left to cut it
+  } else {
+    upstream().deallocate(*below, request.stream);
+  }
   return tl::unexpected(failure(Errc::out_of_memory, request.bytes));
 }
 
@@ -331,8 +338,7 @@ Expected<Block> Coalesce::extend_region(const Request& request, const Want& want
 Expected<Block> Coalesce::take_any_hole(const Request& request, const Want& want) noexcept {
   const std::lock_guard lock(mutex_);
   Chunk* chunk = take_slowly(want);
-  if (chunk == nullptr && options_.borrow)
-    chunk = parts_.take_of_another_class(want);
+  if (chunk == nullptr && options_.borrow) chunk = parts_.take_of_another_class(want);
   return grant(chunk, request);
 }
 
