@@ -176,16 +176,21 @@ Coalesce::Coalesce(Ref<Resource> upstream, const Options& options)
       max_idle_(options.max_idle),
       idle_ratio_(options.idle_ratio) {}
 
-// Nothing where the device cannot ever give what is wanted: giving back what is idle would not
-// help, and the device says best why not.
-std::optional<Coalesce::Ask> Coalesce::ask_for(const Want& want) const noexcept {
+// What the device could give in one piece if it held nothing else.
+std::size_t Coalesce::most_in_one_piece() const noexcept {
   const DeviceLimits& limits = device().limits();
   const std::size_t total = limits.total_memory != 0 ? limits.total_memory : unbounded;
-  const std::size_t most = std::min(total, limits.max_allocation);
-  const std::optional<std::size_t> least = round_up(want.bytes, options_.region_step);
+  return std::min(total, limits.max_allocation) & ~(limits.granularity - 1);
+}
+
+// Nothing where the device cannot ever give what is wanted.
+std::optional<Coalesce::Ask> Coalesce::ask_for(const Want& want) const noexcept {
+  const std::size_t most = most_in_one_piece();
   if (want.bytes > most) return std::nullopt;
-  Ask ask{.whole = least.value_or(most), .least = std::min(least.value_or(most), most)};
-  if (limits.extensible) return ask;  // a region grows with what it must hold
+  const std::size_t least =
+      std::min(round_up(want.bytes, options_.region_step).value_or(most), most);
+  Ask ask{.whole = least, .least = least};
+  if (device().limits().extensible) return ask;  // a region grows with what it must hold
 
   const SizeClass& size_class = options_.classes[want.size_class];
   if (size_class.region > 0) {
@@ -200,7 +205,7 @@ std::optional<Coalesce::Ask> Coalesce::ask_for(const Want& want) const noexcept 
     const std::lock_guard lock(mutex_);
     ask.whole = std::max(ask.whole, parts_.bytes());
   }
-  ask.whole = std::max(ask.least, std::min(ask.whole, most));
+  ask.whole = std::min(round_up(ask.whole, options_.region_step).value_or(most), most);
   return ask;
 }
 
@@ -217,8 +222,9 @@ Expected<Block> Coalesce::refused_by_upstream(const Request& request) noexcept {
 }
 
 Expected<Block> Coalesce::miss(const Request& request, const Want& want) noexcept {
+  // Where the device can never give it, it says best why not, and nothing is given back for it; but
+  // the upstream may stand on another device too.
   const std::optional<Ask> ask = ask_for(want);
-  if (!ask) return refused_by_upstream(request);
   Leaving leaving;
   {
     const std::lock_guard lock(mutex_);
@@ -227,13 +233,16 @@ Expected<Block> Coalesce::miss(const Request& request, const Want& want) noexcep
       ++stats_.hits;
       return hand_out(*chunk, request);
     }
-    growing_ += ask->whole;
-    enforce_idle_ratio(want, leaving);
+    if (ask) {
+      growing_ += ask->whole;
+      enforce_idle_ratio(want, leaving);
+    }
   }
   send_upstream(leaving);
-  Expected<Block> block = climb(*ask, request, want);
+  Expected<Block> block =
+      climb(ask.value_or(Ask{.whole = want.bytes, .least = want.bytes}), request, want);
   const std::lock_guard lock(mutex_);
-  growing_ -= ask->whole;
+  if (ask) growing_ -= ask->whole;
   if (!block) ++stats_.failures;
   return block;
 }
@@ -310,10 +319,10 @@ Expected<Block> Coalesce::extend_region(const Request& request, const Want& want
       region = parts_.most_extensible(want.size_class);
       if (region == nullptr) break;
       if (Chunk* chunk = parts_.take_at_end(*region, want)) return grant(chunk, request);
-      const std::optional<std::size_t> whole =
-          round_up(Suballocator::bytes_to_hold(*region, want), options_.region_step);
-      if (!whole) break;
-      bytes = *whole;
+      const std::size_t needed = Suballocator::bytes_to_hold(*region, want);
+      const std::size_t most = most_in_one_piece();
+      if (needed > most) break;
+      bytes = std::min(round_up(needed, options_.region_step).value_or(most), most);
       below = region->upstream;
       region->is_growing = true;
     }
