@@ -601,16 +601,17 @@ Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> r
   }
   for (const RecordedBlock& recorded : blocks) {
     const std::lock_guard lock(mutex_);
-    Chunk* chunk = recorded.requested > 0 && recorded.granted >= recorded.requested &&
-                           recorded.granted % options_.granule == 0
-                       ? parts_.take_at(recorded.address, recorded.granted)
-                       : nullptr;
+    const bool is_grantable = recorded.requested > 0 && recorded.granted >= recorded.requested &&
+                              recorded.granted % options_.granule == 0 &&
+                              recorded.address % device().limits().alignment == 0;
+    Chunk* chunk = is_grantable ? parts_.take_at(recorded.address, recorded.granted) : nullptr;
     if (chunk == nullptr) break;
     granted.push_back(hand_out(*chunk, {.bytes = recorded.requested, .stream = recorded.stream}));
     ++stats_.hits;
   }
   if (granted.size() < blocks.size())
     return undo(failure(Errc::invalid_block, blocks[granted.size()].granted));
+  hold_to_max_idle();
   return granted;
 }
 
@@ -693,8 +694,9 @@ std::size_t Coalesce::largest_after(const Supposition& supposed) const noexcept 
     std::size_t smaller = 0;  // what the class before takes
     for (std::size_t i = 0; i < options_.classes.size(); ++i) {
       const std::size_t hole = parts_.largest_hole(i, options_.streams == StreamSharing::shared);
-      const std::size_t request =
-          options_.borrow ? hole : std::min(hole, options_.classes[i].up_to);
+      const std::size_t request =  // a multiple of the granule, as what is asked for becomes
+          (options_.borrow ? hole : std::min(hole, options_.classes[i].up_to)) &
+          ~(options_.granule - 1);
       if (options_.borrow || request > smaller) in_hole = std::max(in_hole, request);
       smaller = options_.classes[i].up_to;
     }

@@ -437,6 +437,21 @@ TEST_P(CoalesceLargest, IsWhatSucceedsAndNoMore) {
   }
 }
 
+TEST(CoalesceLargestOfHoles, IsAWholeNumberOfGranules) {
+  const auto pool =
+      make<Coalesce>(make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 10_KiB}),
+                     Coalesce::Options{.classes = {{.region = 10_KiB, .region_for = 10_KiB}},
+                                       .granule = 4096,
+                                       .region_step = 4096,
+                                       .growth = Growth::exact});
+  Ledger ledger(*pool);
+  ASSERT_TRUE(ledger.allocate({.bytes = 4096}));  // of 10 KiB, which is all there is
+  const std::size_t largest = pool->largest_allocatable();
+  EXPECT_EQ(largest, 4096U);
+  EXPECT_TRUE(ledger.allocate({.bytes = largest}));
+  ledger.free_all();
+}
+
 TEST(CoalesceLargestOnPools, IsALowerBound) {
   const auto device = make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 1_MiB});
   const auto inner = make<Coalesce>(device, one_class());

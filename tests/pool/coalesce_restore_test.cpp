@@ -97,9 +97,22 @@ TEST_F(CoalesceRestore, StatesThatCouldNotBeLeaveThePoolEmpty) {
   with({good, {.address = second, .granted = 20_MiB + 512, .requested = 1}});
   with({{.address = first, .granted = 512, .requested = 513}});
   with({{.address = first, .granted = 512, .requested = 0}});
-  with({{.address = first, .granted = 500, .requested = 500}});  // no multiple of the granule
+  with({{.address = first + 64, .granted = 512, .requested = 1}});  // not aligned
+  with({{.address = first, .granted = 500, .requested = 500}});     // no multiple of the granule
   with({{.address = first, .granted = 0, .requested = 0}});
   with({{.address = first, .granted = unbounded - 511, .requested = 1}});
+}
+
+TEST_F(CoalesceRestore, IdleRegionsBeyondTheBoundGoBack) {
+  follow({{first, 2_MiB}, {second, 20_MiB}});
+  pool->set_max_idle(0);
+  const auto restored = pool->restore(
+      regions, std::vector<RecordedBlock>{{.address = first, .granted = 512, .requested = 512}});
+  ASSERT_TRUE(restored);
+  EXPECT_EQ(pool->validate(), "");
+  EXPECT_EQ(device->used(), 2_MiB);
+  pool->deallocate(restored->front());
+  EXPECT_EQ(device->used(), 0U);
 }
 
 TEST_F(CoalesceRestore, ARegionThatIsPutElsewhereIsRefused) {
