@@ -551,19 +551,18 @@ Expected<void> Coalesce::also_used_on(const Block& block, Stream stream) noexcep
   return {};
 }
 
-// A region that is extended meanwhile has another handle afterwards.
+// A region that is extended meanwhile has another handle afterwards: where this one is refused, the
+// other is waited for. (Not before it is: the thread that extends may itself ask, in a callback.)
 Expected<void> Coalesce::also_used_below(const Region& region, Stream stream) noexcept {
+  std::unique_lock lock(mutex_);
   while (true) {
-    Block below;
-    {
-      std::unique_lock lock(mutex_);
-      has_grown_.wait(lock, [&] { return !region.is_growing; });
-      below = region.upstream;
-    }
+    const Block below = region.upstream;
+    lock.unlock();
     const Expected<void> noted = upstream().also_used_on(below, stream);
     if (noted) return noted;
-    const std::lock_guard lock(mutex_);
-    if (!region.is_growing && region.upstream.generation == below.generation) return noted;
+    lock.lock();
+    has_grown_.wait(lock, [&] { return !region.is_growing; });
+    if (region.upstream.generation == below.generation) return noted;
   }
 }
 

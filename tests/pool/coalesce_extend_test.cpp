@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "cistern/adaptor/retry.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/coalesce.hpp"
@@ -223,6 +224,24 @@ TEST(CoalesceExtend, ARegionThatGrowsDoesNotGoBackMeanwhile) {
   EXPECT_EQ(pool->validate(), "");
   pool->deallocate(block);
   EXPECT_EQ(pool->stats().reserved.current, 0U);
+}
+
+TEST(CoalesceExtend, ACallbackMaySayWhereABlockOfTheGrowingRegionIsUsed) {
+  const auto device = make<SimulatedDevice>(extensible);
+  const auto retry = make<Retry>(device, Retry::Options{.attempts = 1});
+  const auto pool = make<Coalesce>(retry, one_class());
+  const Block a = pool->allocate(1_MiB);
+  bool noted = false;
+  retry->add_callback([&](std::size_t /*missing*/) {
+    noted = pool->also_used_on(a, {.id = 7}).has_value();
+    return 0;
+  });
+  device->fail_next(1);
+  const Block b = pool->allocate(1_MiB);
+  EXPECT_TRUE(noted);
+  pool->deallocate(a);
+  pool->deallocate(b);
+  testing::expect_nothing_held(*pool);
 }
 
 TEST(CoalesceExtend, AfterARefusedGrowthTheBoundOnIdleRegionsHolds) {
