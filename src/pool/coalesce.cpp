@@ -239,8 +239,7 @@ Expected<Block> Coalesce::miss(const Request& request, const Want& want) noexcep
     }
   }
   send_upstream(leaving);
-  Expected<Block> block =
-      climb(ask.value_or(Ask{.whole = want.bytes, .least = want.bytes}), request, want);
+  Expected<Block> block = ask ? climb(*ask, request, want) : new_region(want.bytes, request, want);
   const std::lock_guard lock(mutex_);
   if (ask) growing_ -= ask->whole;
   if (!block) ++stats_.failures;
