@@ -82,11 +82,12 @@ bool Limit::deallocate(const Block& block, Stream stream) noexcept {
   auto* node = static_cast<LimitNode*>(block.node);
   const Block below = node->upstream;
   upstream().deallocate(below, stream);
-  charged_.fetch_sub(below.requested, std::memory_order_relaxed);  // not before it is free
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
     stats_.count_free(below.requested, below.bytes);
+    // Not before it is free, and not before it is counted: the peak is under the ceiling too.
+    charged_.fetch_sub(below.requested, std::memory_order_relaxed);
     node->end_life();
     nodes_.put(node);
     over = abandoned_ && stats_.live_blocks.current == 0;
