@@ -33,13 +33,22 @@ Expected<Block> Virtual::try_allocate(Request request) noexcept {
   return tl::unexpected(chunk.error());
 }
 
+// What has no place with room behind it may have one without.
 Expected<PagedChunk*> Virtual::obtain(const Request& request) noexcept {
   if (!can_align(request.alignment, device().limits()))
     return tl::unexpected(fail(Errc::bad_alignment, request.bytes));
   const std::optional<std::size_t> bytes = round_up(request.bytes, unit_);
   if (!bytes || *bytes > most_a_device_has())
     return tl::unexpected(fail(Errc::too_large, request.bytes, most_a_device_has()));
-  const Expected<PagedChunk*> chunk = claim(*bytes, request);
+  const std::size_t room = *bytes >= space_.page() ? room_ : 0;
+  Expected<PagedChunk*> chunk = place(*bytes, room, request);
+  if (!chunk && chunk.error().is_exhaustion() && room > 0) chunk = place(*bytes, 0, request);
+  return chunk;
+}
+
+Expected<PagedChunk*> Virtual::place(std::size_t bytes, std::size_t room,
+                                     const Request& request) noexcept {
+  const Expected<PagedChunk*> chunk = claim(bytes, room, request);
   if (!chunk) return chunk;
   (*chunk)->stream = request.stream;
   const Expected<bool> called = back(**chunk);
@@ -52,9 +61,9 @@ Expected<PagedChunk*> Virtual::obtain(const Request& request) noexcept {
   return tl::unexpected(called.error());
 }
 
-Expected<PagedChunk*> Virtual::claim(std::size_t bytes, const Request& request) noexcept {
+Expected<PagedChunk*> Virtual::claim(std::size_t bytes, std::size_t room,
+                                     const Request& request) noexcept {
   const std::size_t alignment = std::max(request.alignment, unit_);
-  const std::size_t room = bytes >= space_.page() ? room_ : 0;
   PagedChunk* chunk = space_.claim(bytes, alignment, room);
   if (chunk == nullptr) {
     // Enough for any place in the new addresses.

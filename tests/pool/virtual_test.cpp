@@ -254,6 +254,21 @@ TEST(Virtual, RoomBehindABlockIsKeptForIt) {
   testing::expect_nothing_held(*pool);
 }
 
+TEST(Virtual, WithoutPlaceForItsRoomABlockDoesWithout) {
+  const auto pool = make<Virtual>(make<Device>(Device::Options{.capacity = 128_KiB}),
+                                  Virtual::Options{.page = 64_KiB, .room = 64_KiB});
+  Ledger ledger(*pool);
+  for (const std::size_t bytes : {32_KiB, 40_KiB, 40_KiB, 16_KiB})
+    ASSERT_TRUE(ledger.allocate({.bytes = bytes}));
+  ledger.free(1);
+  ledger.free(2);  // the other of 40 KiB
+  EXPECT_EQ(pool->largest_allocatable(), 80_KiB);
+  EXPECT_TRUE(ledger.allocate({.bytes = 80_KiB}));
+  ledger.expect_in_order();
+  ledger.free_all();
+  testing::expect_nothing_held(*pool);
+}
+
 TEST(Virtual, WhatIsFreedBehindARoomIsNoPartOfIt) {
   const auto pool = pool_on(small_device(64), {.room = 4 * page});
   const Block first = pool->allocate(page);

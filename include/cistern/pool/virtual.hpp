@@ -25,7 +25,8 @@ class Virtual final : public Pool {
     // lived, or those in which something lives.
     double idle_ratio = 0;
     std::size_t addresses = 0;  // reserved at a time; 0 for 8 times the device's memory
-    std::size_t room = 0;  // addresses kept free behind a block of a page or more, to grow into
+    // Addresses kept free behind a block of a page or more, to grow into, where there is place.
+    std::size_t room = 0;
   };
 
   /// Throws std::invalid_argument if `upstream` is null or no device with virtual memory, or if an
@@ -67,7 +68,8 @@ class Virtual final : public Pool {
 
   // Under the lock.
   Expected<PagedChunk*> obtain(const Request& request) noexcept;
-  Expected<PagedChunk*> claim(std::size_t bytes, const Request& request) noexcept;
+  Expected<PagedChunk*> place(std::size_t bytes, std::size_t room, const Request& request) noexcept;
+  Expected<PagedChunk*> claim(std::size_t bytes, std::size_t room, const Request& request) noexcept;
   bool add_addresses(std::size_t needed) noexcept;
   Expected<bool> back(PagedChunk& chunk) noexcept;
   Expected<void> map(const PagedSpace::Pages& pages) noexcept;
