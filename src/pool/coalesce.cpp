@@ -21,6 +21,22 @@ Error failure(Errc code, std::size_t bytes) noexcept {
   return {.code = code, .stage = "coalesce", .requested = bytes};
 }
 
+// What a device could give if it held nothing else.
+std::size_t most_in_one_piece(const DeviceLimits& limits) noexcept {
+  const std::size_t total = limits.total_memory != 0 ? limits.total_memory : unbounded;
+  return std::min(total, limits.max_allocation) & ~(limits.granularity - 1);
+}
+
+// The same of any of the devices that a stage stands on. (The host's system promises more memory
+// than there is, so that asking is no answer.)
+std::size_t most_of_any_device(const Resource& stage) {
+  std::optional<std::size_t> most;
+  stage.each_upstream([&most](const Resource& below) {
+    most = std::max(most.value_or(0), most_of_any_device(below));
+  });
+  return most ? *most : most_in_one_piece(stage.device().limits());
+}
+
 }  // namespace
 
 class Coalesce::Leaving {
@@ -176,16 +192,9 @@ Coalesce::Coalesce(Ref<Resource> upstream, const Options& options)
       max_idle_(options.max_idle),
       idle_ratio_(options.idle_ratio) {}
 
-// What the device could give in one piece if it held nothing else.
-std::size_t Coalesce::most_in_one_piece() const noexcept {
-  const DeviceLimits& limits = device().limits();
-  const std::size_t total = limits.total_memory != 0 ? limits.total_memory : unbounded;
-  return std::min(total, limits.max_allocation) & ~(limits.granularity - 1);
-}
-
 // Nothing where the device cannot ever give what is wanted.
 std::optional<Coalesce::Ask> Coalesce::ask_for(const Want& want) const noexcept {
-  const std::size_t most = most_in_one_piece();
+  const std::size_t most = most_in_one_piece(device().limits());
   if (want.bytes > most) return std::nullopt;
   const std::size_t least =
       std::min(round_up(want.bytes, options_.region_step).value_or(most), most);
@@ -225,6 +234,7 @@ Expected<Block> Coalesce::miss(const Request& request, const Want& want) noexcep
   // Where the device can never give it, it says best why not, and nothing is given back for it; but
   // the upstream may stand on another device too.
   const std::optional<Ask> ask = ask_for(want);
+  if (!ask && want.bytes > most_of_any_device(*this)) return refused_by_upstream(request);
   Leaving leaving;
   {
     const std::lock_guard lock(mutex_);
@@ -319,7 +329,7 @@ Expected<Block> Coalesce::extend_region(const Request& request, const Want& want
       if (region == nullptr) break;
       if (Chunk* chunk = parts_.take_at_end(*region, want)) return grant(chunk, request);
       const std::size_t needed = Suballocator::bytes_to_hold(*region, want);
-      const std::size_t most = most_in_one_piece();
+      const std::size_t most = most_in_one_piece(device().limits());
       if (needed > most) break;
       bytes = std::min(round_up(needed, options_.region_step).value_or(most), most);
       below = region->upstream;

@@ -258,7 +258,7 @@ TEST_P(CoalesceTest, ExplainsItsHoles) {
     ASSERT_TRUE(ledger.allocate({.bytes = i * 900}));
   for (std::size_t i = 0; i < 5; ++i)
     ledger.free(i);
-  const Request request{.bytes = 1_GiB << 30U};
+  const Request request{.bytes = 1_GiB * 1024};
   const Expected<Block> block = pool->try_allocate(request);
   ASSERT_FALSE(block);
   const Shortage shortage = explain_failure(*pool, request, block.error());

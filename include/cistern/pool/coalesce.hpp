@@ -122,7 +122,6 @@ class Coalesce final : public Pool, public RestorablePool {
   [[nodiscard]] std::size_t class_of(std::size_t bytes) const noexcept;
   [[nodiscard]] std::size_t region_for(std::size_t bytes, std::size_t size_class) const noexcept;
   [[nodiscard]] std::optional<Want> want_for(const Request& request) const noexcept;
-  [[nodiscard]] std::size_t most_in_one_piece() const noexcept;
   [[nodiscard]] std::optional<Ask> ask_for(const Want& want) const noexcept;
 
   // Under the lock.
