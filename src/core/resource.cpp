@@ -1,14 +1,52 @@
 #include "cistern/core/resource.hpp"
 
+#include <algorithm>
+#include <utility>
+
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
 
 namespace cistern {
+namespace {
+
+/// What a batch asks for in all, for the report of its failure.
+Request sum_of(std::span<const Request> requests) noexcept {
+  Request sum;
+  for (const Request& request : requests) {
+    sum.bytes = saturating_add(sum.bytes, request.bytes);
+    sum.alignment = std::max(sum.alignment, request.alignment);
+  }
+  return sum;
+}
+
+}  // namespace
 
 Expected<Block> Resource::try_grow(const Block& /*block*/, std::size_t bytes) noexcept {
   return tl::unexpected(
       Error{.code = Errc::cannot_grow, .stage = device().limits().kind, .requested = bytes});
+}
+
+Expected<void> Resource::try_allocate_batch(std::span<const Request> requests,
+                                            std::span<Block> blocks) noexcept {
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const Expected<Block> block = try_allocate(requests[i]);
+    if (!block) {
+      for (std::size_t granted = 0; granted < i; ++granted)
+        deallocate(blocks[granted], requests[granted].stream);
+      std::ranges::fill(blocks, Block{});
+      return tl::unexpected(block.error());
+    }
+    blocks[i] = *block;
+  }
+  return {};
+}
+
+std::vector<Block> Resource::allocate_batch(std::span<const Request> requests) {
+  std::vector<Block> blocks(requests.size());
+  const Expected<void> done = try_allocate_batch(requests, blocks);
+  if (!done) throw_out_of_memory(sum_of(requests), done.error());
+  return blocks;
 }
 
 std::size_t Resource::trim(std::size_t keep_bytes) noexcept {

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -77,9 +78,28 @@ class Resource {
   /// has no queues. Error: invalid_block.
   virtual Expected<void> also_used_on(const Block& block, Stream stream) noexcept = 0;
 
+  /// All of `requests`, or none of them: `blocks[i]` answers `requests[i]`. What must be paid once
+  /// a call is paid once for all: a lock, a commit of residency. On failure, with the error of the
+  /// first request that failed, nothing is live that was not before, and `blocks` holds nothing.
+  /// Requires two spans of one size. This implementation asks for one after the other.
+  [[nodiscard]] virtual Expected<void> try_allocate_batch(std::span<const Request> requests,
+                                                          std::span<Block> blocks) noexcept;
+
+  /// The same, throwing `OutOfMemory`.
+  [[nodiscard]] std::vector<Block> allocate_batch(std::span<const Request> requests);
+
   /// Marks the start of a turn of the program's loop (a token, a training step), for the stages
   /// that record or learn turns.
   virtual void cycle() noexcept {}
+
+  /// Ends the turn and begins the next: everything that an arena has handed out comes back to it at
+  /// once, but for what `Buffer`s hold (`Request::held`); the handles are stale from then on.
+  /// Returns how many blocks came back. A stage that is no arena takes nothing back, and this is
+  /// its `cycle`.
+  virtual std::size_t reset() noexcept {
+    cycle();
+    return 0;
+  }
 
   /// Gives idle memory back to the device, outermost stage first and least recently used first,
   /// until no more than `keep_bytes` lie idle in the whole stack. Returns by how much `reserved`

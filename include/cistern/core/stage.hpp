@@ -28,6 +28,7 @@ class Stage : public Resource {
     return upstream_->also_used_on(block, stream);
   }
   void cycle() noexcept override { upstream_->cycle(); }
+  std::size_t reset() noexcept override { return upstream_->reset(); }
   [[nodiscard]] Stats stats() const noexcept override { return upstream_->stats(); }
   using Resource::deallocate;
   using Resource::reset_peaks;
