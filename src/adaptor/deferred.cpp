@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "cistern/core/batch.hpp"
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
 
@@ -120,6 +121,20 @@ Expected<Block> Deferred::try_allocate(Request request) noexcept {
     return stack->try_allocate(request);
   failures_.fetch_add(1, std::memory_order_relaxed);
   return tl::unexpected(no_stack(request.bytes));
+}
+
+Expected<void> Deferred::try_allocate_batch(std::span<const Request> requests,
+                                            std::span<Block> blocks) noexcept {
+  const std::size_t bytes = bytes_of(requests);
+  Resource* const stack = bytes > 0 ? set_up() : nullptr;
+  if (stack != nullptr) [[likely]]
+    return stack->try_allocate_batch(requests, blocks);
+  if (bytes > 0) {
+    failures_.fetch_add(1, std::memory_order_relaxed);
+    return fail_batch(blocks, no_stack(bytes), 0);
+  }
+  std::ranges::fill(blocks, Block{});
+  return {};
 }
 
 bool Deferred::deallocate(const Block& block, Stream stream) noexcept {

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "cistern/core/batch.hpp"
 #include "cistern/core/device.hpp"
 #include "cistern/core/size.hpp"
 
@@ -17,6 +18,10 @@ void add(Gauge& sum, const Gauge& gauge) noexcept {
 
 Error invalid(const Block& block) noexcept {
   return {.code = Errc::invalid_block, .stage = "fallback", .requested = block.bytes};
+}
+
+Error out_of_records(std::size_t bytes) noexcept {
+  return {.code = Errc::out_of_memory, .stage = "fallback", .requested = bytes};
 }
 
 void raise(Gauge& gauge, const Gauge& floor) noexcept {
@@ -43,6 +48,17 @@ Expected<Block> Fallback::try_allocate(Request request) noexcept {
   return only_second_is_exhausted ? second : first;
 }
 
+Expected<void> Fallback::try_allocate_batch(std::span<const Request> requests,
+                                            std::span<Block> blocks) noexcept {
+  if (!first_->try_allocate_batch(requests, blocks))
+    return Resource::try_allocate_batch(requests, blocks);
+  if (records_.hand_out(blocks)) return {};
+  for (std::size_t i = 0; i < requests.size(); ++i)
+    first_->deallocate(blocks[i], requests[i].stream);
+  records_.count_failure();
+  return fail_batch(blocks, out_of_records(bytes_of(requests)), 0);
+}
+
 // Every block is as aligned as the device that the program knows of promises.
 Request Fallback::for_second(Request request) const noexcept {
   const bool is_power_of_two = (request.alignment & (request.alignment - 1)) == 0;
@@ -54,8 +70,7 @@ Expected<Block> Fallback::hand_out(const Block& below, bool spilled) noexcept {
   if (const std::optional<Block> block = records_.hand_out(below, spilled)) return *block;
   (spilled ? *second_ : *first_).deallocate(below);  // the host has no memory for the record
   records_.count_failure();
-  return tl::unexpected(
-      Error{.code = Errc::out_of_memory, .stage = "fallback", .requested = below.requested});
+  return tl::unexpected(out_of_records(below.requested));
 }
 
 bool Fallback::deallocate(const Block& block, Stream stream) noexcept {

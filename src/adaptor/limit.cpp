@@ -1,7 +1,9 @@
 #include "cistern/adaptor/limit.hpp"
 
 #include <algorithm>
+#include <cassert>
 
+#include "cistern/core/batch.hpp"
 #include "cistern/core/size.hpp"
 
 namespace cistern {
@@ -9,6 +11,10 @@ namespace {
 
 Error invalid(const Block& block) noexcept {
   return {.code = Errc::invalid_block, .stage = "limit", .requested = block.bytes};
+}
+
+Error out_of_records(std::size_t bytes) noexcept {
+  return {.code = Errc::out_of_memory, .stage = "limit", .requested = bytes};
 }
 
 }  // namespace
@@ -61,8 +67,58 @@ Expected<Block> Limit::hand_out(const Block& below) noexcept {
     }
   }
   upstream().deallocate(below);  // the host has no memory for the record
-  return tl::unexpected(
-      Error{.code = Errc::out_of_memory, .stage = "limit", .requested = below.requested});
+  return tl::unexpected(out_of_records(below.requested));
+}
+
+Expected<void> Limit::try_allocate_batch(std::span<const Request> requests,
+                                         std::span<Block> blocks) noexcept {
+  assert(requests.size() == blocks.size());
+  const std::size_t bytes = bytes_of(requests);
+  if (bytes == 0) {
+    std::ranges::fill(blocks, Block{});
+    return {};
+  }
+  // What is more than can be counted fits under no ceiling.
+  if (bytes == unbounded || !charge(bytes)) {
+    count_failure();
+    return fail_batch(blocks, over_limit(bytes), 0);
+  }
+  const Expected<void> obtained = upstream().try_allocate_batch(requests, blocks);
+  if (obtained && hand_out(blocks)) return {};
+  if (obtained) {  // the host has no memory for the records
+    for (std::size_t i = 0; i < requests.size(); ++i)
+      upstream().deallocate(blocks[i], requests[i].stream);
+  }
+  charged_.fetch_sub(bytes, std::memory_order_relaxed);
+  count_failure();
+  return fail_batch(blocks, obtained ? out_of_records(bytes) : obtained.error(), 0);
+}
+
+// All blocks of a batch, in place; false, with all as they were, if the host has no memory for the
+// records.
+bool Limit::hand_out(std::span<Block> blocks) noexcept {
+  const std::lock_guard lock(mutex_);
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    if (blocks[i].empty()) continue;
+    LimitNode* node = nodes_.take();
+    if (node == nullptr) {
+      for (Block& block : blocks.first(i)) {
+        if (block.empty()) continue;
+        auto* taken = static_cast<LimitNode*>(block.node);
+        block = taken->upstream;
+        nodes_.put(taken);
+      }
+      return false;
+    }
+    node->upstream = blocks[i];
+    blocks[i].node = node;
+  }
+  for (Block& block : blocks) {
+    if (block.empty()) continue;
+    stats_.count_grant(block.requested, block.bytes);
+    block.generation = block.node->begin_life();
+  }
+  return true;
 }
 
 void Limit::count_failure() noexcept {

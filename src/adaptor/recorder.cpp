@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "adaptor/live_counters.hpp"
+#include "cistern/core/batch.hpp"
 #include "cistern/core/report.hpp"
 #include "cistern/core/slab.hpp"
 #include "cistern/trace/encode.hpp"
@@ -54,6 +55,10 @@ Event death_of(const RecorderNode& node, std::uint64_t stream) noexcept {
 
 Error invalid(const Block& block) noexcept {
   return {.code = Errc::invalid_block, .stage = "trace", .requested = block.bytes};
+}
+
+Error out_of_records(std::size_t bytes) noexcept {
+  return {.code = Errc::out_of_memory, .stage = "trace", .requested = bytes};
 }
 
 /// What one thread needs to record without asking anyone: its events and a few nodes. Owned by the
@@ -186,6 +191,41 @@ class Recorder::Impl {
     nodes_.put(node);
     while (buffer != nullptr && buffer->spare_count > most_spare_nodes / 2)
       nodes_.put(pop_spare(*buffer));
+  }
+
+  /// A node for each block of a batch, in its place; false, with all as they were, if the host has
+  /// no memory.
+  bool take_nodes(ThreadBuffer* buffer, std::span<Block> blocks) noexcept {
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      if (blocks[i].empty()) continue;
+      RecorderNode* node = take_node(buffer);
+      if (node == nullptr) {
+        for (Block& block : blocks.first(i)) {
+          if (block.empty()) continue;
+          auto* taken = static_cast<RecorderNode*>(block.node);
+          block = taken->upstream;
+          put_node(buffer, taken);
+        }
+        return false;
+      }
+      node->upstream = blocks[i];
+      blocks[i].node = node;
+    }
+    return true;
+  }
+
+  /// Records the allocation of the node's upstream block; the block that stands for it.
+  Block hand_out(RecorderNode& node, const Request& request, ThreadBuffer* buffer,
+                 std::size_t live_blocks) noexcept {
+    node.granted.store(node.upstream.bytes, std::memory_order_relaxed);
+    node.alignment = request.alignment;
+    node.stream = request.stream.id;
+    node.id = record(buffer, birth_of(node));
+    Block block = node.upstream;
+    block.node = &node;
+    block.generation = node.begin_life();
+    live.granted(block, live_blocks);
+    return block;
   }
 
   bool finish() noexcept {
@@ -378,8 +418,7 @@ Expected<Block> Recorder::try_allocate(Request request) noexcept {
   RecorderNode* node = impl_->take_node(buffer);
   if (node == nullptr) {
     impl_->live.failed();
-    return tl::unexpected(
-        Error{.code = Errc::out_of_memory, .stage = "trace", .requested = request.bytes});
+    return tl::unexpected(out_of_records(request.bytes));
   }
   const Expected<Block> below = upstream().try_allocate(request);
   if (!below) {
@@ -388,15 +427,34 @@ Expected<Block> Recorder::try_allocate(Request request) noexcept {
     return below;
   }
   node->upstream = *below;
-  node->granted.store(below->bytes, std::memory_order_relaxed);
-  node->alignment = request.alignment;
-  node->stream = request.stream.id;
-  node->id = impl_->record(buffer, birth_of(*node));
-  Block block = *below;
-  block.node = node;
-  block.generation = node->begin_life();
-  impl_->live.granted(block, pin());
-  return block;
+  return impl_->hand_out(*node, request, buffer, pin());
+}
+
+// Recorded one by one, in their order.
+Expected<void> Recorder::try_allocate_batch(std::span<const Request> requests,
+                                            std::span<Block> blocks) noexcept {
+  if (bytes_of(requests) == 0) {
+    std::ranges::fill(blocks, Block{});
+    return {};
+  }
+  Expected<void> below = upstream().try_allocate_batch(requests, blocks);
+  ThreadBuffer* buffer = impl_->buffer();
+  if (below && !impl_->take_nodes(buffer, blocks)) {
+    for (std::size_t i = 0; i < requests.size(); ++i)
+      upstream().deallocate(blocks[i], requests[i].stream);
+    below = fail_batch(blocks, out_of_records(bytes_of(requests)), 0);
+  }
+  if (!below) {
+    impl_->live.failed();
+    return below;
+  }
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (!blocks[i].empty()) {
+      auto* node = static_cast<RecorderNode*>(blocks[i].node);
+      blocks[i] = impl_->hand_out(*node, requests[i], buffer, pin());
+    }
+  }
+  return {};
 }
 
 bool Recorder::deallocate(const Block& block, Stream stream) noexcept {

@@ -169,6 +169,18 @@ Expected<Block> Retry::try_allocate(Request request) noexcept {
   return block;
 }
 
+Expected<void> Retry::try_allocate_batch(std::span<const Request> requests,
+                                         std::span<Block> blocks) noexcept {
+  const auto ask = [&] { return upstream().try_allocate_batch(requests, blocks); };
+  Expected<void> granted = ask();
+  if (granted) [[likely]]
+    return granted;
+  const Ref<Retry> self = Ref<Retry>::if_owned(this);
+  granted = recover(granted.error(), ask);
+  if (!granted) failures_.fetch_add(1, std::memory_order_relaxed);
+  return granted;
+}
+
 bool Retry::deallocate(const Block& block, Stream stream) noexcept {
   return upstream().deallocate(block, stream);
 }
@@ -181,21 +193,21 @@ Expected<Block> Retry::try_grow(const Block& block, std::size_t bytes) noexcept 
 }
 
 template <class Ask>
-Expected<Block> Retry::recover(const Error& error, Ask ask) noexcept {
+std::invoke_result_t<Ask> Retry::recover(const Error& error, Ask ask) noexcept {
   last_tried = {};
-  Expected<Block> block = tl::unexpected(error);
-  if (!error.is_exhaustion() || is_recovering) return block;
+  std::invoke_result_t<Ask> answer = tl::unexpected(error);
+  if (!error.is_exhaustion() || is_recovering) return answer;
   const RecoveringThread recovering;
   Recovery recovery(*this);
-  while (!block && block.error().is_exhaustion() && recovery.may_go_on()) {
-    recovery.prepare_attempt(block.error());
-    block = ask();
+  while (!answer && answer.error().is_exhaustion() && recovery.may_go_on()) {
+    recovery.prepare_attempt(answer.error());
+    answer = ask();
   }
   const std::chrono::nanoseconds spent = recovery.spent();
   {
     const std::lock_guard lock(mutex_);
     ++recoveries_.requests;
-    if (block) ++recoveries_.recovered;
+    if (answer) ++recoveries_.recovered;
     recoveries_.attempts += recovery.attempts();
     for (std::size_t step = 0; step < step_count; ++step) {
       recoveries_.returned[step] =
@@ -204,7 +216,7 @@ Expected<Block> Retry::recover(const Error& error, Ask ask) noexcept {
     recoveries_.spent += spent;
     recoveries_.longest = std::max(recoveries_.longest, spent);
   }
-  if (block) return block;
+  if (answer) return answer;
   last_tried = {.stage = this,
                 .error = error,
                 .attempts = recovery.attempts(),

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <stdexcept>
 #include <vector>
 
+#include "cistern/core/batch.hpp"
 #include "cistern/core/size.hpp"
 
 namespace cistern {
@@ -38,21 +40,88 @@ Expected<Block> Device::try_allocate(Request request) noexcept {
     if (node != nullptr) {
       node->piece = *piece;
       node->requested = request.bytes;
-      stats_.count_grant(request.bytes, piece->bytes);
-      stats_.reserved.rise(piece->bytes);
-      ++stats_.device_allocations;
-      pin();
-      return Block{.memory = piece->memory,
-                   .bytes = piece->bytes,
-                   .requested = request.bytes,
-                   .node = node,
-                   .generation = node->begin_life()};
+      return hand_out(*node);
     }
     ++stats_.failures;
   }
   if (!piece) return tl::unexpected(piece.error());
   give_back(*piece, request.stream);  // the host has no memory for the record
   return tl::unexpected(fail(Errc::out_of_memory, request.bytes));
+}
+
+// Under the lock.
+Block Device::hand_out(DeviceNode& node) noexcept {
+  const Piece& piece = node.piece;
+  stats_.count_grant(node.requested, piece.bytes);
+  stats_.reserved.rise(piece.bytes);
+  ++stats_.device_allocations;
+  pin();
+  return {.memory = piece.memory,
+          .bytes = piece.bytes,
+          .requested = node.requested,
+          .node = &node,
+          .generation = node.begin_life()};
+}
+
+// The records first, since what a device gave could only be given back without one; each holds its
+// piece until all are there.
+Expected<void> Device::try_allocate_batch(std::span<const Request> requests,
+                                          std::span<Block> blocks) noexcept {
+  assert(requests.size() == blocks.size());
+  if (bytes_of(requests) == 0) {
+    std::ranges::fill(blocks, Block{});
+    return {};
+  }
+  if (!take_nodes(requests, blocks))
+    return fail_batch(blocks, fail(Errc::out_of_memory, bytes_of(requests)), 0);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (blocks[i].empty()) continue;
+    const Expected<Piece> piece = obtain_checked(requests[i]);
+    if (!piece) {
+      for (std::size_t obtained = 0; obtained < i; ++obtained) {
+        if (!blocks[obtained].empty())
+          give_back(static_cast<DeviceNode*>(blocks[obtained].node)->piece,
+                    requests[obtained].stream);
+      }
+      put_nodes(blocks);
+      return fail_batch(blocks, piece.error(), bytes_of(requests.subspan(i + 1)));
+    }
+    auto* node = static_cast<DeviceNode*>(blocks[i].node);
+    node->piece = *piece;
+    node->requested = requests[i].bytes;
+  }
+  const std::lock_guard lock(mutex_);
+  for (Block& block : blocks) {
+    if (!block.empty()) block = hand_out(*static_cast<DeviceNode*>(block.node));
+  }
+  return {};
+}
+
+// A record for each request that is for memory, in the block that will answer it. False, with none
+// taken, if the host has no memory for them.
+bool Device::take_nodes(std::span<const Request> requests, std::span<Block> blocks) noexcept {
+  std::ranges::fill(blocks, Block{});
+  {
+    const std::lock_guard lock(mutex_);
+    const auto has_node = [&](std::size_t i) {
+      return requests[i].bytes == 0 || (blocks[i].node = nodes_.take()) != nullptr;
+    };
+    std::size_t i = 0;
+    while (i < requests.size() && has_node(i))
+      ++i;
+    if (i == requests.size()) return true;
+  }
+  put_nodes(blocks);
+  return false;
+}
+
+// Those of a batch that failed.
+void Device::put_nodes(std::span<const Block> blocks) noexcept {
+  const std::lock_guard lock(mutex_);
+  for (const Block& block : blocks) {
+    if (!block.empty()) nodes_.put(static_cast<DeviceNode*>(block.node));
+  }
+  ++stats_.failures;
 }
 
 bool Device::deallocate(const Block& block, Stream stream) noexcept {

@@ -1,8 +1,10 @@
 #include "cistern/core/resource.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
+#include "cistern/core/batch.hpp"
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
@@ -12,11 +14,9 @@ namespace {
 
 /// What a batch asks for in all, for the report of its failure.
 Request sum_of(std::span<const Request> requests) noexcept {
-  Request sum;
-  for (const Request& request : requests) {
-    sum.bytes = saturating_add(sum.bytes, request.bytes);
+  Request sum{.bytes = bytes_of(requests)};
+  for (const Request& request : requests)
     sum.alignment = std::max(sum.alignment, request.alignment);
-  }
   return sum;
 }
 
@@ -29,13 +29,13 @@ Expected<Block> Resource::try_grow(const Block& /*block*/, std::size_t bytes) no
 
 Expected<void> Resource::try_allocate_batch(std::span<const Request> requests,
                                             std::span<Block> blocks) noexcept {
+  assert(requests.size() == blocks.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Expected<Block> block = try_allocate(requests[i]);
     if (!block) {
       for (std::size_t granted = 0; granted < i; ++granted)
         deallocate(blocks[granted], requests[granted].stream);
-      std::ranges::fill(blocks, Block{});
-      return tl::unexpected(block.error());
+      return fail_batch(blocks, block.error(), bytes_of(requests.subspan(i + 1)));
     }
     blocks[i] = *block;
   }

@@ -1,9 +1,13 @@
 #include "cistern/pool/cache.hpp"
 
 #include <algorithm>
+#include <cassert>
+#include <memory>
+#include <new>
 #include <stdexcept>
 #include <utility>
 
+#include "cistern/core/batch.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/core/size_tally.hpp"
 
@@ -19,6 +23,10 @@ Error invalid(const Block& block) noexcept {
 
 Error out_of_records(const Request& request) noexcept {
   return {.code = Errc::out_of_memory, .stage = "cache", .requested = request.bytes};
+}
+
+CacheNode& node_of(const Block& block) noexcept {
+  return static_cast<CacheNode&>(*block.node);
 }
 
 }  // namespace
@@ -73,6 +81,38 @@ bool Cache::deallocate(const Block& block, Stream stream) noexcept {
   if (!accepted) return refuse_free("cache", block);
   send_upstream(leaving);
   return true;
+}
+
+Expected<void> Cache::try_allocate_batch(std::span<const Request> requests,
+                                         std::span<Block> blocks) noexcept {
+  assert(requests.size() == blocks.size());
+  {
+    const std::lock_guard lock(mutex_);
+    if (set_aside(requests, blocks)) {
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        if (blocks[i].empty()) continue;
+        ++stats_.hits;
+        blocks[i] = hand_out(node_of(blocks[i]), requests[i]);
+      }
+      return {};
+    }
+    for (const Block& block : blocks)
+      growing_ += block.empty() ? 0 : node_of(block).upstream.bytes;
+  }
+  return miss(requests, blocks);
+}
+
+// Takes the idle blocks that will serve a batch; each goes to the place of its request. False if
+// there is none for some.
+bool Cache::set_aside(std::span<const Request> requests, std::span<Block> blocks) noexcept {
+  bool all = true;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    blocks[i] = {};
+    if (requests[i].bytes == 0) continue;
+    blocks[i].node = take_idle(requests[i]);
+    all = all && !blocks[i].empty();
+  }
+  return all;
 }
 
 CacheNode* Cache::take_idle(const Request& request) noexcept {
@@ -146,7 +186,10 @@ Expected<Block> Cache::miss(const Request& request) noexcept {
   const std::optional<Growth> growth = growth_for(request);
   if (!growth) return finish_growth(0, ask_upstream(request.bytes, request), request);
   begin_growth(growth->whole);
-  return finish_growth(growth->whole, climb(*growth, request), request);
+  const auto ask = [&](std::size_t Growth::*size) {
+    return ask_upstream((*growth).*size, request);
+  };
+  return finish_growth(growth->whole, climb(*growth, ask), request);
 }
 
 // Nothing where the device cannot ever give what is requested: giving back what is idle would not
@@ -165,16 +208,18 @@ std::optional<Cache::Growth> Cache::growth_for(const Request& request) const noe
 // The ladder, from cheapest to dearest: a whole bucket; the same after giving back as many idle
 // bytes; after giving back all; no more than was requested; and that again once what other threads
 // are giving back has arrived.
-Expected<Block> Cache::climb(const Growth& growth, const Request& request) noexcept {
-  Expected<Block> block = ask_upstream(growth.whole, request);
-  const auto is_refused = [&] { return !block && block.error().is_exhaustion(); };
-  if (is_refused() && give_back_idle(growth.whole)) block = ask_upstream(growth.whole, request);
-  if (is_refused() && give_back_idle(unbounded)) block = ask_upstream(growth.whole, request);
-  if (is_refused() && growth.least < growth.whole) block = ask_upstream(growth.least, request);
+template <class Ask>
+std::invoke_result_t<Ask, std::size_t Cache::Growth::*> Cache::climb(const Growth& growth,
+                                                                     Ask ask) noexcept {
+  auto answer = ask(&Growth::whole);
+  const auto is_refused = [&] { return !answer && answer.error().is_exhaustion(); };
+  if (is_refused() && give_back_idle(growth.whole)) answer = ask(&Growth::whole);
+  if (is_refused() && give_back_idle(unbounded)) answer = ask(&Growth::whole);
+  if (is_refused() && growth.least < growth.whole) answer = ask(&Growth::least);
   for (int wait = 0; wait < most_waits && is_refused() && wait_for_returns(); ++wait) {
-    block = ask_upstream(growth.least, request);
+    answer = ask(&Growth::least);
   }
-  return block;
+  return answer;
 }
 
 Expected<Block> Cache::ask_upstream(std::size_t bytes, const Request& request) noexcept {
@@ -203,6 +248,111 @@ Expected<Block> Cache::finish_growth(std::size_t bytes, const Expected<Block>& b
   if (block && !granted) upstream().deallocate(*block, request.stream);
   send_upstream(leaving);
   return granted;
+}
+
+// A batch of which some blocks are set aside, and count as growing: the ladder of a single miss,
+// with nothing in the places of what is not missing.
+Expected<void> Cache::miss(std::span<const Request> requests, std::span<Block> blocks) noexcept {
+  const std::size_t size = requests.size();
+  // NOLINTNEXTLINE(modernize-avoid-c-arrays): sized at run time
+  const std::unique_ptr<Request[]> wanted(new (std::nothrow) Request[size]);
+  const std::unique_ptr<Block[]> below(new (std::nothrow) Block[size]);  // NOLINT(*-c-arrays)
+  if (wanted == nullptr || below == nullptr) {
+    return finish_growth(0, requests, blocks, {},
+                         tl::unexpected(out_of_records({.bytes = bytes_of(requests)})));
+  }
+  const auto ask = [&](std::size_t Growth::*part) {
+    for (std::size_t i = 0; i < size; ++i) {
+      wanted[i] = {.alignment = requests[i].alignment, .stream = requests[i].stream};
+      if (blocks[i].empty() && requests[i].bytes > 0) {
+        const std::optional<Growth> growth = growth_for(requests[i]);
+        wanted[i].bytes = growth ? (*growth).*part : requests[i].bytes;
+      }
+    }
+    return upstream().try_allocate_batch({wanted.get(), size}, {below.get(), size});
+  };
+  const std::optional<Growth> growth = growth_for(requests, blocks);
+  if (growth) begin_growth(growth->whole);
+  return finish_growth(growth ? growth->whole : 0, requests, blocks, {below.get(), size},
+                       growth ? climb(*growth, ask) : ask(&Growth::least));
+}
+
+// The sum over what is missing.
+std::optional<Cache::Growth> Cache::growth_for(std::span<const Request> requests,
+                                               std::span<const Block> blocks) const noexcept {
+  const std::size_t total = device().limits().total_memory;
+  Growth sum;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (!blocks[i].empty() || requests[i].bytes == 0) continue;
+    const std::optional<Growth> growth = growth_for(requests[i]);
+    if (!growth) return std::nullopt;
+    sum.whole = saturating_add(sum.whole, growth->whole);
+    sum.least = saturating_add(sum.least, growth->least);
+  }
+  const bool is_possible = sum.whole < unbounded && (total == 0 || sum.least <= total);
+  return is_possible ? std::optional(sum) : std::nullopt;
+}
+
+// The end of a batch that missed: all of it is handed out, or what was set aside is idle again.
+// `bytes` are growing beside what was set aside.
+Expected<void> Cache::finish_growth(std::size_t bytes, std::span<const Request> requests,
+                                    std::span<Block> blocks, std::span<Block> below,
+                                    const Expected<void>& obtained) noexcept {
+  Leaving leaving;
+  bool is_granted = false;
+  {
+    const std::lock_guard lock(mutex_);
+    growing_ -= bytes;
+    is_granted = obtained && adopt(requests, below);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      const bool was_idle = !blocks[i].empty();
+      if (was_idle) growing_ -= node_of(blocks[i]).upstream.bytes;
+      if (is_granted && requests[i].bytes > 0) {
+        ++(was_idle ? stats_.hits : stats_.misses);
+        blocks[i] = hand_out(node_of(was_idle ? blocks[i] : below[i]), requests[i]);
+      } else if (was_idle) {
+        keep(node_of(blocks[i]), leaving);
+      }
+    }
+    if (!is_granted) ++stats_.failures;
+    enforce_idle_ratio(leaving);
+  }
+  if (is_granted) {
+    send_upstream(leaving);
+    return {};
+  }
+  if (obtained) {
+    for (std::size_t i = 0; i < requests.size(); ++i)
+      upstream().deallocate(below[i], requests[i].stream);
+  }
+  send_upstream(leaving);
+  return fail_batch(blocks,
+                    obtained ? out_of_records({.bytes = bytes_of(requests)}) : obtained.error(), 0);
+}
+
+// All blocks of a batch or, if the host has no memory for the records, none.
+bool Cache::adopt(std::span<const Request> requests, std::span<Block> below) noexcept {
+  for (std::size_t i = 0; i < below.size(); ++i) {
+    if (below[i].empty()) continue;
+    CacheNode* node = adopt(below[i], requests[i].bytes);
+    if (node == nullptr) {
+      disown(below.first(i));
+      return false;
+    }
+    below[i].node = node;
+  }
+  return true;
+}
+
+// The opposite: they are the upstream's blocks again.
+void Cache::disown(std::span<Block> below) noexcept {
+  for (Block& block : below) {
+    if (block.empty()) continue;
+    CacheNode& node = node_of(block);
+    block = node.upstream;
+    std::visit([&](auto& index) { index.forget(node); }, index_);
+    nodes_.put(&node);
+  }
 }
 
 // Null if the host has no memory for a record.

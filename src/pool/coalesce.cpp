@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cassert>
 #include <stdexcept>
 #include <utility>
 
+#include "cistern/core/batch.hpp"
 #include "cistern/core/size_tally.hpp"
 
 namespace cistern {
@@ -59,16 +61,73 @@ class Coalesce::Leaving {
 
 Expected<Block> Coalesce::try_allocate(Request request) noexcept {
   if (request.bytes == 0) return Block{};
-  const std::optional<Want> want = want_for(request);
-  if (!want) return refused_by_upstream(request);
-  {
+  if (const std::optional<Want> want = want_for(request)) [[likely]] {
     const std::lock_guard lock(mutex_);
     if (Chunk* chunk = parts_.take(*want)) [[likely]] {
       ++stats_.hits;
       return hand_out(*chunk, request);
     }
   }
-  return miss(request, *want);
+  const Found found = miss(request);
+  const std::lock_guard lock(mutex_);
+  growing_ -= found.growing;
+  if (!found.chunk) {
+    ++stats_.failures;
+    return tl::unexpected(found.chunk.error());
+  }
+  ++(found.is_hit ? stats_.hits : stats_.misses);
+  return hand_out(**found.chunk, request);
+}
+
+Expected<void> Coalesce::try_allocate_batch(std::span<const Request> requests,
+                                            std::span<Block> blocks) noexcept {
+  assert(requests.size() == blocks.size());
+  std::ranges::fill(blocks, Block{});
+  std::size_t missing = 0;
+  std::size_t idle_before = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    idle_before = parts_.idle_bytes();
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      if (requests[i].bytes == 0) continue;
+      const std::optional<Want> want = want_for(requests[i]);
+      blocks[i].node = want ? parts_.take(*want) : nullptr;
+      if (blocks[i].empty()) ++missing;
+    }
+    stats_.cached.move_to(parts_.idle_bytes());
+    if (missing == 0) {
+      hand_out(requests, blocks, 0);
+      return {};
+    }
+  }
+  std::size_t misses = 0;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (requests[i].bytes == 0 || !blocks[i].empty()) continue;
+    const Found found = miss(requests[i]);
+    {
+      const std::lock_guard lock(mutex_);
+      growing_ -= found.growing;
+    }
+    if (!found.chunk) return give_up(requests, blocks, i, found.chunk.error(), idle_before);
+    blocks[i].node = *found.chunk;
+    if (!found.is_hit) ++misses;
+  }
+  const std::lock_guard lock(mutex_);
+  hand_out(requests, blocks, misses);
+  return {};
+}
+
+// All of a batch, of which each block has its chunk.
+void Coalesce::hand_out(std::span<const Request> requests, std::span<Block> blocks,
+                        std::size_t misses) noexcept {
+  std::size_t granted = 0;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (blocks[i].empty()) continue;
+    ++granted;
+    blocks[i] = hand_out(static_cast<Chunk&>(*blocks[i].node), requests[i]);
+  }
+  stats_.misses += misses;
+  stats_.hits += granted - misses;
 }
 
 bool Coalesce::deallocate(const Block& block, Stream stream) noexcept {
@@ -219,41 +278,58 @@ std::optional<Coalesce::Ask> Coalesce::ask_for(const Want& want) const noexcept 
 }
 
 // The upstream's own word on a request that cannot be met.
-Expected<Block> Coalesce::refused_by_upstream(const Request& request) noexcept {
-  Expected<Block> block = upstream().try_allocate(request);
-  if (block) {
-    upstream().deallocate(*block, request.stream);
-    block = tl::unexpected(failure(Errc::too_large, request.bytes));
-  }
-  const std::lock_guard lock(mutex_);
-  ++stats_.failures;
-  return block;
+Expected<Chunk*> Coalesce::refused_by_upstream(const Request& request) noexcept {
+  const Expected<Block> block = upstream().try_allocate(request);
+  if (!block) return tl::unexpected(block.error());
+  upstream().deallocate(*block, request.stream);
+  return tl::unexpected(failure(Errc::too_large, request.bytes));
 }
 
-Expected<Block> Coalesce::miss(const Request& request, const Want& want) noexcept {
+Coalesce::Found Coalesce::miss(const Request& request) noexcept {
+  const std::optional<Want> want = want_for(request);
+  if (!want) return {.chunk = refused_by_upstream(request)};
   // Where the device can never give it, it says best why not, and nothing is given back for it; but
   // the upstream may stand on another device too.
-  const std::optional<Ask> ask = ask_for(want);
-  if (!ask && want.bytes > most_of_any_device(*this)) return refused_by_upstream(request);
+  const std::optional<Ask> ask = ask_for(*want);
+  if (!ask && want->bytes > most_of_any_device(*this))
+    return {.chunk = refused_by_upstream(request)};
   Leaving leaving;
   {
     const std::lock_guard lock(mutex_);
-    parts_.know(want.stream);
-    if (Chunk* chunk = take_slowly(want)) {
-      ++stats_.hits;
-      return hand_out(*chunk, request);
-    }
+    parts_.know(want->stream);
+    if (Chunk* chunk = take_slowly(*want)) return {.chunk = chunk, .is_hit = true};
     if (ask) {
       growing_ += ask->whole;
-      enforce_idle_ratio(want, leaving);
+      enforce_idle_ratio(*want, leaving);
     }
   }
   send_upstream(leaving);
-  Expected<Block> block = ask ? climb(*ask, request, want) : new_region(want.bytes, request, want);
-  const std::lock_guard lock(mutex_);
-  if (ask) growing_ -= ask->whole;
-  if (!block) ++stats_.failures;
-  return block;
+  return {.chunk = ask ? climb(*ask, request, *want) : new_region(want->bytes, request, *want),
+          .growing = ask ? ask->whole : 0};
+}
+
+// The end of a batch whose request at `place` failed: its blocks are holes again, and regions that
+// were obtained for it go back.
+Expected<void> Coalesce::give_up(std::span<const Request> requests, std::span<Block> blocks,
+                                 std::size_t place, Error error, std::size_t idle_before) noexcept {
+  std::size_t rest = 0;
+  for (std::size_t i = place + 1; i < requests.size(); ++i) {
+    if (blocks[i].empty()) rest = saturating_add(rest, requests[i].bytes);
+  }
+  Leaving leaving;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const Block& block : blocks) {
+      if (block.empty()) continue;
+      auto* chunk = static_cast<Chunk*>(block.node);
+      parts_.put(chunk, chunk->stream);
+    }
+    release_idle(std::min(idle_before, max_idle_), leaving);
+    stats_.cached.move_to(parts_.idle_bytes());
+    ++stats_.failures;
+  }
+  send_upstream(leaving);
+  return fail_batch(blocks, error, rest);
 }
 
 // What was freed meanwhile, and the holes of other streams: no request reaches the upstream while
@@ -268,46 +344,47 @@ Chunk* Coalesce::take_slowly(const Want& want) noexcept {
 // The ladder, from cheapest to dearest: a whole region; smaller and smaller ones; the holes that
 // other classes keep; the least that will do, after giving back as many idle bytes, then all of
 // them, then once what other threads are giving back has arrived.
-Expected<Block> Coalesce::climb(const Ask& ask, const Request& request, const Want& want) noexcept {
-  Expected<Block> block = obtain(ask.whole, request, want);
-  const auto is_refused = [&] { return !block && block.error().is_exhaustion(); };
+Expected<Chunk*> Coalesce::climb(const Ask& ask, const Request& request,
+                                 const Want& want) noexcept {
+  Expected<Chunk*> chunk = obtain(ask.whole, request, want);
+  const auto is_refused = [&] { return !chunk && chunk.error().is_exhaustion(); };
   for (std::size_t bytes = ask.whole; is_refused() && bytes > ask.least;) {
     bytes = std::max(ask.least, bytes / 2 & ~(options_.region_step - 1));
-    block = obtain(bytes, request, want);
+    chunk = obtain(bytes, request, want);
   }
   const auto take_any = [&] {
-    if (Expected<Block> taken = take_any_hole(request, want)) block = taken;
+    if (Expected<Chunk*> taken = take_any_hole(request, want)) chunk = taken;
   };
   if (is_refused()) take_any();
-  if (is_refused() && give_back_idle(ask.least)) block = obtain(ask.least, request, want);
-  if (is_refused() && give_back_idle(unbounded)) block = obtain(ask.least, request, want);
+  if (is_refused() && give_back_idle(ask.least)) chunk = obtain(ask.least, request, want);
+  if (is_refused() && give_back_idle(unbounded)) chunk = obtain(ask.least, request, want);
   for (int wait = 0; wait < most_waits && is_refused() && wait_for_returns(); ++wait) {
-    block = obtain(ask.least, request, want);
+    chunk = obtain(ask.least, request, want);
     if (is_refused()) take_any();
   }
-  return block;
+  return chunk;
 }
 
-Expected<Block> Coalesce::obtain(std::size_t bytes, const Request& request,
-                                 const Want& want) noexcept {
+Expected<Chunk*> Coalesce::obtain(std::size_t bytes, const Request& request,
+                                  const Want& want) noexcept {
   if (device().limits().extensible) {
-    const Expected<Block> block = extend_region(request, want);
-    if (block || block.error().code != Errc::cannot_grow) return block;
+    const Expected<Chunk*> chunk = extend_region(request, want);
+    if (chunk || chunk.error().code != Errc::cannot_grow) return chunk;
   }
   return new_region(bytes, request, want);
 }
 
-Expected<Block> Coalesce::new_region(std::size_t bytes, const Request& request,
-                                     const Want& want) noexcept {
+Expected<Chunk*> Coalesce::new_region(std::size_t bytes, const Request& request,
+                                      const Want& want) noexcept {
   const Expected<Block> below = upstream().try_allocate(
       {.bytes = bytes, .alignment = request.alignment, .stream = request.stream});
-  if (!below) return below;
+  if (!below) return tl::unexpected(below.error());
   Chunk* hole = nullptr;
   {
     const std::lock_guard lock(mutex_);
     hole = parts_.adopt(*below, start_of(*below), want.size_class, want.stream);
     Chunk* chunk = hole != nullptr ? parts_.take_in(*hole, want) : nullptr;
-    if (chunk != nullptr) return grant(chunk, request);
+    if (chunk != nullptr) return chunk;
     stats_.cached.move_to(parts_.idle_bytes());
   }
   if (hole != nullptr) {
@@ -318,7 +395,7 @@ Expected<Block> Coalesce::new_region(std::size_t bytes, const Request& request,
   return tl::unexpected(failure(Errc::out_of_memory, request.bytes));
 }
 
-Expected<Block> Coalesce::extend_region(const Request& request, const Want& want) noexcept {
+Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& want) noexcept {
   for (int attempt = 0; attempt < most_extensions; ++attempt) {
     Region* region = nullptr;
     Block below;
@@ -327,7 +404,7 @@ Expected<Block> Coalesce::extend_region(const Request& request, const Want& want
       const std::lock_guard lock(mutex_);
       region = parts_.most_extensible(want.size_class);
       if (region == nullptr) break;
-      if (Chunk* chunk = parts_.take_at_end(*region, want)) return grant(chunk, request);
+      if (Chunk* chunk = parts_.take_at_end(*region, want)) return chunk;
       const std::size_t needed = Suballocator::bytes_to_hold(*region, want);
       const std::size_t most = most_in_one_piece(device().limits());
       if (needed > most) break;
@@ -342,29 +419,23 @@ Expected<Block> Coalesce::extend_region(const Request& request, const Want& want
       has_grown_.notify_all();
       if (grown && parts_.extend(*region, *grown, want)) {
         stats_.cached.move_to(parts_.idle_bytes());
-        if (Chunk* chunk = parts_.take_at_end(*region, want)) return grant(chunk, request);
+        if (Chunk* chunk = parts_.take_at_end(*region, want)) return chunk;
         continue;
       }
     }
     hold_to_max_idle();  // while it was growing the region could not go back
-    if (!grown) return grown;
+    if (!grown) return tl::unexpected(grown.error());
     break;
   }
   return tl::unexpected(failure(Errc::cannot_grow, request.bytes));
 }
 
-Expected<Block> Coalesce::take_any_hole(const Request& request, const Want& want) noexcept {
+Expected<Chunk*> Coalesce::take_any_hole(const Request& request, const Want& want) noexcept {
   const std::lock_guard lock(mutex_);
   Chunk* chunk = take_slowly(want);
   if (chunk == nullptr && options_.borrow) chunk = parts_.take_of_another_class(want);
-  return grant(chunk, request);
-}
-
-// The end of a miss. Null is a host without memory for records, or a hole that was not there.
-Expected<Block> Coalesce::grant(Chunk* chunk, const Request& request) noexcept {
   if (chunk == nullptr) return tl::unexpected(failure(Errc::out_of_memory, request.bytes));
-  ++stats_.misses;
-  return hand_out(*chunk, request);
+  return chunk;
 }
 
 std::uintptr_t Coalesce::start_of(const Block& block) noexcept {

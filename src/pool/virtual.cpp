@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "cistern/core/batch.hpp"
 #include "cistern/core/size_tally.hpp"
 
 namespace cistern {
@@ -31,6 +33,38 @@ Expected<Block> Virtual::try_allocate(Request request) noexcept {
   if (chunk) return hand_out(**chunk, request.bytes);
   ++stats_.failures;
   return tl::unexpected(chunk.error());
+}
+
+// Handed out once all have their pages: a batch that fails leaves the figures as they were.
+Expected<void> Virtual::try_allocate_batch(std::span<const Request> requests,
+                                           std::span<Block> blocks) noexcept {
+  assert(requests.size() == blocks.size());
+  std::ranges::fill(blocks, Block{});
+  const auto chunk_of = [](const Block& block) { return static_cast<PagedChunk*>(block.node); };
+  const std::lock_guard lock(mutex_);
+  const Stats before = stats_;
+  const std::size_t work_peak = work_peak_;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (requests[i].bytes == 0) continue;
+    const Expected<PagedChunk*> chunk = obtain(requests[i]);
+    if (chunk) {
+      blocks[i].node = *chunk;
+      continue;
+    }
+    for (const Block& block : blocks.first(i)) {
+      if (!block.empty()) space_.release(*chunk_of(block));
+    }
+    stats_.hits = before.hits;
+    stats_.misses = before.misses;
+    work_peak_ = work_peak;
+    enforce_bounds();
+    ++stats_.failures;
+    return fail_batch(blocks, chunk.error(), bytes_of(requests.subspan(i + 1)));
+  }
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (!blocks[i].empty()) blocks[i] = hand_out(*chunk_of(blocks[i]), requests[i].bytes);
+  }
+  return {};
 }
 
 // What has no place with room behind it may have one without.

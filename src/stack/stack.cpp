@@ -35,6 +35,18 @@ void finish_recordings(Resource& stage) {
 
 }  // namespace
 
+std::vector<Buffer> Stack::buffers(std::span<const Request> requests) const {
+  std::vector<Request> held(requests.begin(), requests.end());
+  for (Request& request : held)
+    request.held = true;
+  std::vector<Buffer> buffers;
+  buffers.reserve(held.size());
+  const std::vector<Block> blocks = outermost_->allocate_batch(held);
+  for (std::size_t i = 0; i < blocks.size(); ++i)
+    buffers.emplace_back(*outermost_, blocks[i], held[i].stream);
+  return buffers;
+}
+
 Outstanding Stack::close() noexcept {
   const Ref<Resource> closing = std::exchange(outermost_, {});
   return closing ? closing->outstanding() : Outstanding{};

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -36,6 +37,8 @@ class Deferred final : public Resource {
   /// Where neither stack can be made, the error is device_failed, which counts as a failure and
   /// nothing else; the next request tries again.
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
+                                                  std::span<Block> blocks) noexcept override;
   using Resource::deallocate;
   using Resource::reset_peaks;
   bool deallocate(const Block& block, Stream stream) noexcept override;

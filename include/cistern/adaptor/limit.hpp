@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <mutex>
+#include <span>
 #include <string>
 
 #include "cistern/core/slab.hpp"
@@ -35,6 +36,9 @@ class Limit final : public Stage {
   using Stage::deallocate;
   using Stage::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  /// Charges the sum at once: a batch that does not fit as a whole is refused as a whole.
+  [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
+                                                  std::span<Block> blocks) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
@@ -54,6 +58,7 @@ class Limit final : public Stage {
   bool charge(std::size_t bytes) noexcept;
   [[nodiscard]] Error over_limit(std::size_t bytes) const noexcept;
   Expected<Block> hand_out(const Block& below) noexcept;
+  bool hand_out(std::span<Block> blocks) noexcept;
   void count_failure() noexcept;
   void abandoned() noexcept override;
 

@@ -14,6 +14,8 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
+#include <type_traits>
 #include <vector>
 
 #include "cistern/core/stage.hpp"
@@ -72,6 +74,9 @@ class Retry final : public Stage {
 
   using Stage::deallocate;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  /// A batch is recovered as a whole, by as much as all of it is short of.
+  [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
+                                                  std::span<Block> blocks) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;
@@ -83,7 +88,7 @@ class Retry final : public Stage {
   class Recovery;
 
   template <class Ask>
-  Expected<Block> recover(const Error& error, Ask ask) noexcept;
+  std::invoke_result_t<Ask> recover(const Error& error, Ask ask) noexcept;
   [[nodiscard]] std::uint64_t last_callback() const noexcept;
   std::shared_ptr<Registered> start_next_callback(std::uint64_t& place,
                                                   std::uint64_t last) noexcept;

@@ -2,8 +2,10 @@
 // whether the last of them is home once the owners have left. Thread-safe, by one lock.
 #pragma once
 
+#include <cstddef>
 #include <mutex>
 #include <optional>
+#include <span>
 
 #include "cistern/core/block.hpp"
 #include "cistern/core/node.hpp"
@@ -35,6 +37,29 @@ class BlockRecords {
     block.node = record;
     block.generation = record->begin_life();
     return block;
+  }
+
+  /// The same for a batch, in place; empty blocks stay empty. False, with all blocks as they were,
+  /// if the host has no memory for the records.
+  [[nodiscard]] bool hand_out(std::span<Block> blocks) noexcept {
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      if (blocks[i].empty()) continue;
+      Record* record = records_.take();
+      if (record == nullptr) {
+        take_back(blocks.first(i));
+        return false;
+      }
+      record->below = blocks[i];
+      record->spilled = false;
+      blocks[i].node = record;
+    }
+    for (Block& block : blocks) {
+      if (block.empty()) continue;
+      stats_.count_grant(block.requested, block.bytes);
+      block.generation = block.node->begin_life();
+    }
+    return true;
   }
 
   /// The record of a live block; null for any other.
@@ -124,6 +149,14 @@ class BlockRecords {
   }
 
  private:
+  void take_back(std::span<Block> blocks) noexcept {
+    for (Block& block : blocks) {
+      if (block.empty()) continue;
+      auto* record = static_cast<Record*>(block.node);
+      block = record->below;
+      records_.put(record);
+    }
+  }
   [[nodiscard]] bool is_over() const noexcept {
     return abandoned_ && stats_.live_blocks.current == 0;
   }

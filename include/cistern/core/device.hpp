@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -76,6 +77,9 @@ class Device : public Resource {
   using Resource::deallocate;
   using Resource::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept final;
+  /// What is obtained for a batch that fails goes back within the call, and is counted nowhere.
+  [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
+                                                  std::span<Block> blocks) noexcept final;
   bool deallocate(const Block& block, Stream stream) noexcept final;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept final;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
@@ -145,6 +149,9 @@ class Device : public Resource {
   friend class VirtualMemory;
 
   Expected<Piece> obtain_checked(const Request& request) noexcept;
+  Block hand_out(DeviceNode& node) noexcept;
+  bool take_nodes(std::span<const Request> requests, std::span<Block> blocks) noexcept;
+  void put_nodes(std::span<const Block> blocks) noexcept;
   Expected<Piece> extend_checked(const Piece& piece, std::size_t bytes) noexcept;
   [[nodiscard]] bool is_live(const Block& block) const noexcept;
 

@@ -80,8 +80,11 @@ class Resource {
 
   /// All of `requests`, or none of them: `blocks[i]` answers `requests[i]`. What must be paid once
   /// a call is paid once for all: a lock, a commit of residency. On failure, with the error of the
-  /// first request that failed, nothing is live that was not before, and `blocks` holds nothing.
-  /// Requires two spans of one size. This implementation asks for one after the other.
+  /// first request that failed (its `requested` includes what was still to be asked for, where
+  /// memory ran out), nothing is live that was not before, and `blocks` holds empty blocks. It
+  /// counts as one failure; where a stage can only ask for one after the other, as this
+  /// implementation does, what was granted and went back also counts as allocations and frees.
+  /// Requires two spans of one size.
   [[nodiscard]] virtual Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                           std::span<Block> blocks) noexcept;
 

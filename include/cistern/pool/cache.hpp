@@ -9,6 +9,8 @@
 #include <limits>
 #include <mutex>
 #include <optional>
+#include <span>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -59,6 +61,11 @@ class Cache final : public Pool {
   using Stage::deallocate;
   using Stage::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  /// What is idle is taken first, under one lock. What is missing is one batch of the upstream's,
+  /// listed in the host's memory. A batch that fails changes no figure of this stage but
+  /// `failures`.
+  [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
+                                                  std::span<Block> blocks) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   /// A block grows within its capacity alone.
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
@@ -91,10 +98,17 @@ class Cache final : public Pool {
 
   Expected<Block> miss(const Request& request) noexcept;
   [[nodiscard]] std::optional<Growth> growth_for(const Request& request) const noexcept;
-  Expected<Block> climb(const Growth& growth, const Request& request) noexcept;
+  template <class Ask>
+  std::invoke_result_t<Ask, std::size_t Growth::*> climb(const Growth& growth, Ask ask) noexcept;
   Expected<Block> ask_upstream(std::size_t bytes, const Request& request) noexcept;
   Expected<Block> finish_growth(std::size_t bytes, const Expected<Block>& block,
                                 const Request& request) noexcept;
+  Expected<void> miss(std::span<const Request> requests, std::span<Block> blocks) noexcept;
+  [[nodiscard]] std::optional<Growth> growth_for(std::span<const Request> requests,
+                                                 std::span<const Block> blocks) const noexcept;
+  Expected<void> finish_growth(std::size_t bytes, std::span<const Request> requests,
+                               std::span<Block> blocks, std::span<Block> below,
+                               const Expected<void>& obtained) noexcept;
   bool give_back_idle(std::size_t bytes) noexcept;
   bool wait_for_returns() noexcept;
   void begin_growth(std::size_t bytes) noexcept;
@@ -103,7 +117,10 @@ class Cache final : public Pool {
 
   // Under the lock.
   CacheNode* take_idle(const Request& request) noexcept;
+  bool set_aside(std::span<const Request> requests, std::span<Block> blocks) noexcept;
   CacheNode* adopt(const Block& block, std::size_t bytes) noexcept;
+  bool adopt(std::span<const Request> requests, std::span<Block> below) noexcept;
+  void disown(std::span<Block> below) noexcept;
   Block hand_out(CacheNode& node, const Request& request) noexcept;
   void keep(CacheNode& node, Leaving& leaving) noexcept;
   void keep_when_full(CacheNode& node, Leaving& leaving) noexcept;

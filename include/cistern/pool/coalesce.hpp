@@ -89,6 +89,11 @@ class Coalesce final : public Pool, public RestorablePool {
   using Stage::reset_peaks;
   /// O(1) or O(log holes) where a hole fits; see `Placement`.
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  /// Takes what holes there are under one lock, then obtains regions for one after the other of
+  /// those that are missing. A batch that fails changes no figure of this stage but `failures` and
+  /// what is idle, which is no more than before.
+  [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
+                                                  std::span<Block> blocks) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   /// Grows into the hole behind the block.
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
@@ -118,6 +123,13 @@ class Coalesce final : public Pool, public RestorablePool {
     std::size_t least = 0;
   };
 
+  // What the slow path came to: a block that is not handed out yet.
+  struct Found {
+    Expected<Chunk*> chunk;
+    bool is_hit = false;      // the upstream was not asked
+    std::size_t growing = 0;  // what it was asked for: still counted as growing
+  };
+
   static Options checked(Options options, const DeviceLimits& limits);
   [[nodiscard]] std::size_t class_of(std::size_t bytes) const noexcept;
   [[nodiscard]] std::size_t region_for(std::size_t bytes, std::size_t size_class) const noexcept;
@@ -126,7 +138,8 @@ class Coalesce final : public Pool, public RestorablePool {
 
   // Under the lock.
   Block hand_out(Chunk& chunk, const Request& request) noexcept;
-  Expected<Block> grant(Chunk* chunk, const Request& request) noexcept;
+  void hand_out(std::span<const Request> requests, std::span<Block> blocks,
+                std::size_t misses) noexcept;
   Chunk* take_slowly(const Want& want) noexcept;
   [[nodiscard]] std::uintptr_t start_of(const Block& block) noexcept;
   void leave(Region& region, Leaving& leaving) noexcept;
@@ -136,13 +149,15 @@ class Coalesce final : public Pool, public RestorablePool {
   [[nodiscard]] bool is_over() const noexcept;
 
   // Outside it.
-  Expected<Block> refused_by_upstream(const Request& request) noexcept;
-  Expected<Block> miss(const Request& request, const Want& want) noexcept;
-  Expected<Block> climb(const Ask& ask, const Request& request, const Want& want) noexcept;
-  Expected<Block> obtain(std::size_t bytes, const Request& request, const Want& want) noexcept;
-  Expected<Block> extend_region(const Request& request, const Want& want) noexcept;
-  Expected<Block> new_region(std::size_t bytes, const Request& request, const Want& want) noexcept;
-  Expected<Block> take_any_hole(const Request& request, const Want& want) noexcept;
+  Found miss(const Request& request) noexcept;
+  Expected<void> give_up(std::span<const Request> requests, std::span<Block> blocks,
+                         std::size_t place, Error error, std::size_t idle_before) noexcept;
+  Expected<Chunk*> refused_by_upstream(const Request& request) noexcept;
+  Expected<Chunk*> climb(const Ask& ask, const Request& request, const Want& want) noexcept;
+  Expected<Chunk*> obtain(std::size_t bytes, const Request& request, const Want& want) noexcept;
+  Expected<Chunk*> extend_region(const Request& request, const Want& want) noexcept;
+  Expected<Chunk*> new_region(std::size_t bytes, const Request& request, const Want& want) noexcept;
+  Expected<Chunk*> take_any_hole(const Request& request, const Want& want) noexcept;
   Expected<void> also_used_below(const Region& region, Stream stream) noexcept;
   bool give_back_idle(std::size_t bytes) noexcept;
   void hold_to_max_idle() noexcept;

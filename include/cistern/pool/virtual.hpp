@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <mutex>
+#include <span>
 
 #include "cistern/core/device.hpp"
 #include "cistern/core/pool.hpp"
@@ -45,6 +46,9 @@ class Virtual final : public Pool {
   using Pool::deallocate;
   using Pool::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  /// Under one lock. What was mapped for a batch that fails is unmapped as idle pages are.
+  [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
+                                                  std::span<Block> blocks) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   /// A block grows into the addresses behind it, as far as they are free.
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;

@@ -6,10 +6,12 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <tl/expected.hpp>
 
@@ -63,6 +65,9 @@ class Stack {
   /// Memory of this stack that frees itself. Throws `OutOfMemory`.
   [[nodiscard]] Buffer buffer(std::size_t bytes) const { return Buffer(*outermost_, bytes); }
   [[nodiscard]] Buffer buffer(const Request& request) const { return Buffer(*outermost_, request); }
+
+  /// The same for a batch: all of it or, with `OutOfMemory`, none.
+  [[nodiscard]] std::vector<Buffer> buffers(std::span<const Request> requests) const;
 
   /// The text it was opened from, recipes as they were written.
   [[nodiscard]] const std::string& text() const noexcept { return text_; }
