@@ -111,10 +111,13 @@ Stats Fallback::stats() const noexcept {
   const Stats second = second_->stats();
   add(stats.cached, second.cached);
   add(stats.reserved, second.reserved);
+  add(stats.resident, second.resident);
   stats.hits += second.hits;
   stats.misses += second.misses;
   stats.device_allocations += second.device_allocations;
   stats.device_frees += second.device_frees;
+  stats.residency_commits += second.residency_commits;
+  stats.residency_refusals += second.residency_refusals;
   stats.pools += second.pools;
 
   const Stats own = records_.stats();
@@ -124,6 +127,7 @@ Stats Fallback::stats() const noexcept {
   raise(stats.cached, floor_.cached);
   raise(stats.reserved, floor_.reserved);
   raise(stats.spilled, floor_.spilled);
+  raise(stats.resident, floor_.resident);
   return stats;
 }
 

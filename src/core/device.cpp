@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cistern/core/batch.hpp"
+#include "cistern/core/residency.hpp"
 #include "cistern/core/size.hpp"
 
 namespace cistern {
@@ -207,6 +208,22 @@ void Device::count_unmapped(std::size_t bytes) noexcept {
   ++stats_.device_frees;
 }
 
+void Device::count_commit(std::size_t bytes) noexcept {
+  const std::lock_guard lock(mutex_);
+  stats_.resident.rise(bytes);
+  ++stats_.residency_commits;
+}
+
+void Device::count_refused_commit() noexcept {
+  const std::lock_guard lock(mutex_);
+  ++stats_.residency_refusals;
+}
+
+void Device::count_end_of_residency(std::size_t bytes) noexcept {
+  const std::lock_guard lock(mutex_);
+  stats_.resident.fall(bytes);
+}
+
 Expected<void> Device::also_used_on(const Block& block, Stream /*stream*/) noexcept {
   const std::lock_guard lock(mutex_);
   if (block.empty() || block.node->names(block, this)) return {};
@@ -224,6 +241,7 @@ void Device::reset_peaks(const Stats& floor) noexcept {
   const std::lock_guard lock(mutex_);
   stats_.reset_live_peaks(floor);
   stats_.reserved.reset_peak(floor.reserved.peak);
+  stats_.resident.reset_peak(floor.resident.peak);
 }
 
 std::size_t Device::free_memory() const noexcept {
@@ -268,6 +286,9 @@ std::string Device::validate() const {
     return "device: reserved is what is live and the pages that are mapped";
   if (now.allocations - now.frees != pieces.size())
     return "device: allocations less frees are live";
+  if (const Residency* const residency = device().residency(); residency != nullptr) {
+    if (std::string law = residency->validate(); !law.empty()) return law;
+  }
   if (limits_.memory_is_address) {
     std::sort(pieces.begin(), pieces.end(),
               [](const Piece& a, const Piece& b) { return std::less<>{}(a.memory, b.memory); });

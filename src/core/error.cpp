@@ -7,7 +7,10 @@
 namespace cistern {
 
 int print(char* out, std::size_t size, const Error& error) noexcept {
-  if (error.code == Errc::bad_alignment || error.code == Errc::invalid_block) {
+  const bool is_about_size = error.code != Errc::bad_alignment &&
+                             error.code != Errc::invalid_block &&
+                             error.code != Errc::wrong_device && error.code != Errc::unsupported;
+  if (!is_about_size) {
     return std::snprintf(out, size, "%s refused: %s", error.stage, name(error.code));
   }
   if (error.available > 0) {
@@ -32,6 +35,10 @@ const char* name(Errc code) noexcept {
       return "not a live block of this resource";
     case Errc::cannot_grow:
       return "the block cannot be made larger where it lies";
+    case Errc::wrong_device:
+      return "the memory is another device's";
+    case Errc::unsupported:
+      return "the device has no such capability";
     case Errc::device_failed:
       return "the device failed";
   }

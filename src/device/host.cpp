@@ -18,6 +18,7 @@
 #include "cistern/core/size.hpp"
 #include "device/control_group.hpp"
 #include "device/host_pages.hpp"
+#include "device/host_residency.hpp"
 #include "device/mapping.hpp"
 #include "device/system_file.hpp"
 
@@ -58,7 +59,10 @@ std::size_t free_host_memory() noexcept {
 }
 
 HostDevice::HostDevice(Options options)
-    : Device(host_limits()), options_(options), pages_(std::make_unique<HostPages>(*this)) {
+    : Device(host_limits()),
+      options_(options),
+      pages_(std::make_unique<HostPages>(*this)),
+      residency_(std::make_unique<HostResidency>(*this)) {
   if (options_.map_from == 0) throw std::invalid_argument("host: map_from is at least 1 byte");
 }
 
@@ -78,6 +82,10 @@ HostDevice::~HostDevice() = default;
 
 VirtualMemory* HostDevice::virtual_memory() noexcept {
   return pages_.get();
+}
+
+Residency* HostDevice::residency() noexcept {
+  return residency_.get();
 }
 
 Expected<Device::Piece> HostDevice::obtain(std::size_t bytes, std::size_t alignment,

@@ -11,6 +11,7 @@
 #include "cistern/core/size.hpp"
 #include "core/splitmix.hpp"
 #include "device/simulated_pages.hpp"
+#include "device/simulated_residency.hpp"
 
 namespace cistern {
 namespace {
@@ -47,14 +48,17 @@ SimulatedDevice::SimulatedDevice(const Options& options)
       options_(options),
       next_address_(options.first_address),
       fail_call_(options.fail_at),
+      refused_residency_call_(options.refuse_residency_at),
       random_state_(options.seed),
-      pages_(std::make_unique<Pages>(*this)) {
+      pages_(std::make_unique<Pages>(*this)),
+      resident_(std::make_unique<Resident>(*this)) {
   if (!(options.fail_probability >= 0 && options.fail_probability <= 1)) {
     throw std::invalid_argument("simulated: fail_probability is between 0 and 1");
   }
   if (options.first_address == 0) throw std::invalid_argument("simulated: address 0 is no block's");
   if (!(options.ns_per_byte >= 0 && std::isfinite(options.ns_per_byte)) ||
-      options.allocate_latency.count() < 0 || options.free_latency.count() < 0) {
+      options.allocate_latency.count() < 0 || options.free_latency.count() < 0 ||
+      options.residency_latency.count() < 0) {
     throw std::invalid_argument("simulated: latencies are not negative");
   }
 }
@@ -63,6 +67,10 @@ SimulatedDevice::~SimulatedDevice() = default;
 
 VirtualMemory* SimulatedDevice::virtual_memory() noexcept {
   return pages_.get();
+}
+
+Residency* SimulatedDevice::residency() noexcept {
+  return resident_.get();
 }
 
 bool SimulatedDevice::fails_on_demand(std::size_t bytes) noexcept {
@@ -89,6 +97,19 @@ Expected<void> SimulatedDevice::take(std::size_t bytes) noexcept {
 void SimulatedDevice::count_free_call() noexcept {
   ++free_calls_;
   virtual_ns_ += static_cast<double>(options_.free_latency.count());
+}
+
+// False if the call is to be refused.
+bool SimulatedDevice::take_commit() noexcept {
+  ++residency_calls_;
+  virtual_ns_ += static_cast<double>(options_.residency_latency.count());
+  return residency_calls_ != refused_residency_call_ &&
+         (options_.refuse_residency_every == 0 ||
+          residency_calls_ % options_.refuse_residency_every != 0);
+}
+
+void SimulatedDevice::count_end_of_residency_call() noexcept {
+  virtual_ns_ += static_cast<double>(options_.residency_latency.count());
 }
 
 // Null where they have run out: addresses are never used again.
@@ -159,7 +180,9 @@ void SimulatedDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
   const std::lock_guard lock(mutex_);
   count_free_call();
   used_ -= piece.bytes;
-  followed_.erase(reinterpret_cast<std::uintptr_t>(piece.memory));
+  const auto start = reinterpret_cast<std::uintptr_t>(piece.memory);
+  followed_.erase(start);
+  resident_->gave_back(start, piece.bytes);
 }
 
 std::uint64_t SimulatedDevice::followed_calls() const noexcept {
@@ -183,6 +206,16 @@ SimulatedDevice::Duration SimulatedDevice::virtual_time() const noexcept {
   return virtual_ns_ < most ? Duration(static_cast<Duration::rep>(virtual_ns_)) : Duration::max();
 }
 
+std::uint64_t SimulatedDevice::residency_calls() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return residency_calls_;
+}
+
+void SimulatedDevice::refuse_next_residency(std::uint64_t n) noexcept {
+  const std::lock_guard lock(mutex_);
+  refused_residency_call_ = n == 0 ? 0 : residency_calls_ + n;
+}
+
 void SimulatedDevice::fail_next(std::uint64_t n) noexcept {
   const std::lock_guard lock(mutex_);
   fail_call_ = n == 0 ? 0 : allocation_calls_ + n;
@@ -200,9 +233,13 @@ std::size_t SimulatedDevice::free_memory() const noexcept {
 std::string SimulatedDevice::validate() const {
   std::size_t live = 0;
   each_live_piece([&](const Piece& piece) { live += piece.bytes; });
+  const std::size_t resident = stats().resident.current;
   {
     const std::lock_guard lock(mutex_);
+    if (resident_->bytes() != resident)
+      return "simulated: resident is the sum of the parts it was told of";
     if (pages_->broken_law() != nullptr) return pages_->broken_law();
+    if (resident_->broken_law() != nullptr) return resident_->broken_law();
     if (live + pages_->mapped_bytes() != used_)
       return "simulated: used is the sum of the live blocks and of the mapped pages";
     if (used_ > options_.capacity) return "simulated: used is within the capacity";

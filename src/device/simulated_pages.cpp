@@ -1,8 +1,11 @@
 #include "device/simulated_pages.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <exception>
 #include <mutex>
+
+#include "device/simulated_residency.hpp"
 
 namespace cistern {
 namespace {
@@ -63,6 +66,7 @@ void SimulatedDevice::Pages::do_unmap(const AddressRange& range, std::byte* star
   const std::lock_guard lock(device_.mutex_);
   device_.count_free_call();
   if (flip(range, start, bytes, true)) device_.used_ -= bytes;
+  device_.resident_->gave_back(reinterpret_cast<std::uintptr_t>(start), bytes);
 }
 
 bool SimulatedDevice::Pages::flip(const AddressRange& range, const std::byte* start,

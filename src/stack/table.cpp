@@ -12,6 +12,7 @@
 #include "cistern/adaptor/fallback.hpp"
 #include "cistern/adaptor/limit.hpp"
 #include "cistern/adaptor/recorder.hpp"
+#include "cistern/adaptor/resident.hpp"
 #include "cistern/adaptor/retry.hpp"
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
@@ -67,6 +68,15 @@ StageEntry trace() {
       .required()
       .made_by([](const Options& options, Ref<Resource> upstream) {
         return make<Recorder>(std::move(upstream), std::filesystem::path(options.file));
+      });
+}
+
+StageEntry resident() {
+  struct Options {};
+  return StageOf<Options>(Kind::adaptor, "resident",
+                          "tells the device to keep memory resident while it is handed out")
+      .made_by([](const Options& /*options*/, Ref<Resource> upstream) {
+        return make<Resident>(std::move(upstream));
       });
 }
 
@@ -309,6 +319,8 @@ StageEntry simulated() {
              "what an allocation costs, in virtual time")
       .takes("free_latency", &Options::free_latency, duration(),
              "what a free costs, in virtual time")
+      .takes("residency_latency", &Options::residency_latency, duration(),
+             "what making memory resident costs, and ending that, in virtual time")
       .takes("ns_per_byte", &Options::ns_per_byte, real(),
              "what each byte of an allocation costs, in virtual nanoseconds")
       .takes("fail_at", &Options::fail_at, number<std::uint64_t>(),
@@ -320,15 +332,19 @@ StageEntry simulated() {
       .takes("seed", &Options::seed, number<std::uint64_t>(), "of the failures by chance")
       .takes("fail_beyond", &Options::fail_beyond, or_none(size(), unbounded),
              "an allocation that takes what is in use beyond this fails")
+      .takes("refuse_residency_at", &Options::refuse_residency_at, number<std::uint64_t>(),
+             "this call that makes memory resident is refused, counted from 1; 0 for none")
+      .takes("refuse_residency_every", &Options::refuse_residency_every, number<std::uint64_t>(),
+             "every so many of them one is refused; 0 for none")
       .made_by([](const Options& options) { return make<SimulatedDevice>(options); });
 }
 
 }  // namespace
 
 const std::vector<StageEntry>& stages() {
-  static const std::vector<StageEntry> table = {limit(),    retry(),        trace(),    cache(),
-                                                coalesce(), virtual_pool(), fallback(), first(),
-                                                deferred(), host(),         simulated()};
+  static const std::vector<StageEntry> table = {limit(), retry(),    trace(),        resident(),
+                                                cache(), coalesce(), virtual_pool(), fallback(),
+                                                first(), deferred(), host(),         simulated()};
   return table;
 }
 

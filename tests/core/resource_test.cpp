@@ -29,8 +29,8 @@ TEST(Error, SaysWhoRefusedHowMuchAndWhatWasLeft) {
   EXPECT_EQ(OutOfMemory(Shortage{.error = error}).error().requested, 2000U);
   EXPECT_EQ(describe({.code = Errc::invalid_block, .stage = "cache"}),
             "cache refused: not a live block of this resource");
-  for (const Errc code :
-       {Errc::out_of_memory, Errc::too_large, Errc::bad_alignment, Errc::device_failed}) {
+  for (const Errc code : {Errc::out_of_memory, Errc::too_large, Errc::bad_alignment,
+                          Errc::wrong_device, Errc::unsupported, Errc::device_failed}) {
     EXPECT_STRNE(name(code), "unknown failure");
   }
 }
@@ -194,10 +194,23 @@ TEST(Stats, EveryStackHasTheSameKeys) {
   Stats::each_gauge([&](std::string_view key, const Gauge&) { keys.push_back(key); }, stats);
   Stats::each_counter([&](std::string_view key, const std::uint64_t&) { keys.push_back(key); },
                       stats);
-  const std::vector<std::string_view> expected = {
-      "live_requested",     "live_granted", "live_blocks", "cached",        "reserved", "spilled",
-      "allocations",        "frees",        "failures",    "refused_frees", "hits",     "misses",
-      "device_allocations", "device_frees"};
+  const std::vector<std::string_view> expected = {"live_requested",
+                                                  "live_granted",
+                                                  "live_blocks",
+                                                  "cached",
+                                                  "reserved",
+                                                  "spilled",
+                                                  "resident",
+                                                  "allocations",
+                                                  "frees",
+                                                  "failures",
+                                                  "refused_frees",
+                                                  "hits",
+                                                  "misses",
+                                                  "device_allocations",
+                                                  "device_frees",
+                                                  "residency_commits",
+                                                  "residency_refusals"};
   EXPECT_EQ(keys, expected);
   EXPECT_EQ(stats.hit_rate(), 0);
   EXPECT_EQ(stats.utilisation(), 0);

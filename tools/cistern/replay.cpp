@@ -56,6 +56,8 @@ Json as_json(const Run& run) {
             {"peak_cached_bytes", stats.cached.peak},
             {"peak_reserved_bytes", stats.reserved.peak},
             {"peak_spilled_bytes", stats.spilled.peak},
+            {"peak_resident_bytes", stats.resident.peak},
+            {"residency_commits", stats.residency_commits},
             {"utilisation", result.utilisation()},
             {"hits", stats.hits},
             {"misses", stats.misses},

@@ -50,6 +50,8 @@ class Buffer {
   [[nodiscard]] bool empty() const noexcept { return block_.empty(); }
   [[nodiscard]] const Block& block() const noexcept { return block_; }
   [[nodiscard]] Stream stream() const noexcept { return stream_; }
+  /// Where the block came from; null for a buffer that never had one.
+  [[nodiscard]] Resource* resource() const noexcept { return resource_; }
 
   /// The bytes requested as elements of `T`, which may be const. Only where the memory is
   /// host-addressable. Like a pointer, a const buffer is one that keeps its memory, not one whose

@@ -58,6 +58,7 @@ inline bool is_aligned(const Block& block, std::size_t alignment,
   return ((start + block.offset) & (alignment - 1)) == 0;
 }
 
+class Residency;
 class VirtualMemory;
 
 class Device : public Resource {
@@ -66,6 +67,9 @@ class Device : public Resource {
 
   /// The device's way of mapping memory behind reserved addresses; null where it has none.
   [[nodiscard]] virtual VirtualMemory* virtual_memory() noexcept { return nullptr; }
+
+  /// The device's way of keeping memory resident; null where it has none.
+  [[nodiscard]] virtual Residency* residency() noexcept { return nullptr; }
 
   /// The pools that stand on this device, or on another object for the same memory.
   [[nodiscard]] virtual PoolRegistry& registry() noexcept { return registry_; }
@@ -146,6 +150,7 @@ class Device : public Resource {
     DeviceNode* next_free = nullptr;
   };
 
+  friend class Residency;
   friend class VirtualMemory;
 
   Expected<Piece> obtain_checked(const Request& request) noexcept;
@@ -158,6 +163,11 @@ class Device : public Resource {
   // What the pages of `VirtualMemory` cost.
   void count_mapped(std::size_t bytes) noexcept;
   void count_unmapped(std::size_t bytes) noexcept;
+
+  // What is resident.
+  void count_commit(std::size_t bytes) noexcept;
+  void count_refused_commit() noexcept;
+  void count_end_of_residency(std::size_t bytes) noexcept;
 
   const DeviceLimits limits_;
   PoolRegistry registry_;

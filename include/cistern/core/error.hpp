@@ -21,6 +21,8 @@ enum class Errc : std::uint8_t {
   bad_alignment,  // not a power of two, or more than the device can give
   invalid_block,  // not a live block of this resource
   cannot_grow,    // the block cannot be made larger where it lies
+  wrong_device,   // the memory is another device's
+  unsupported,    // the device has no such capability
   device_failed,  // the device failed in another way
 };
 

@@ -32,10 +32,13 @@ class Pool : public Stage {
     stats.cached.peak += below.cached.peak;  // no less than the peak of the sum
     stats.reserved = below.reserved;
     stats.spilled = below.spilled;
+    stats.resident = below.resident;
     stats.hits += below.hits;
     if (below.pools > 0) stats.misses = below.misses;
     stats.device_allocations = below.device_allocations;
     stats.device_frees = below.device_frees;
+    stats.residency_commits = below.residency_commits;
+    stats.residency_refusals = below.residency_refusals;
     stats.pools = below.pools + 1;
     return stats;
   }

@@ -46,8 +46,8 @@ class Resource {
 
   /// A block of at least `request.bytes` with the alignment asked for, or why not. A request
   /// that fails leaves what is live as it was, but idle memory may have been given back to make
-  /// room for it. Zero bytes give the empty block. Errors: every `Errc` but invalid_block and
-  /// cannot_grow.
+  /// room for it. Zero bytes give the empty block. Errors: those up to bad_alignment, and
+  /// device_failed.
   [[nodiscard]] virtual Expected<Block> try_allocate(Request request) noexcept = 0;
 
   /// The same, throwing `OutOfMemory`.

@@ -1,9 +1,9 @@
 // The figures every stage reports, with one set of keys for all stacks. A figure that a stage does
 // not have is zero. Live blocks, allocations, frees and failures are the outermost stage's;
-// reserved bytes and device calls the device's; idle bytes are summed over the stages; misses are
-// the innermost pool's (on a bare device every request is one). Where a stage has two upstreams,
-// what is not its own is the sum of theirs, and a peak the sum of the peaks, which is no less than
-// the peak of the sum.
+// reserved and resident bytes and device calls the device's; idle bytes are summed over the stages;
+// misses are the innermost pool's (on a bare device every request is one). Where a stage has two
+// upstreams, what is not its own is the sum of theirs, and a peak the sum of the peaks, which is no
+// less than the peak of the sum.
 #pragma once
 
 #include <algorithm>
@@ -39,6 +39,7 @@ struct Stats {
   Gauge cached;    // idle bytes that pools keep for reuse
   Gauge reserved;  // bytes obtained from the device and not given back
   Gauge spilled;   // bytes that fallbacks obtained elsewhere than from their first choice
+  Gauge resident;  // bytes that the device has taken the hint for to keep them resident
 
   std::uint64_t allocations = 0;  // requests that were granted
   std::uint64_t frees = 0;        // frees that were accepted
@@ -49,6 +50,8 @@ struct Stats {
   std::uint64_t misses = 0;  // requests that needed one
   std::uint64_t device_allocations = 0;
   std::uint64_t device_frees = 0;
+  std::uint64_t residency_commits = 0;   // calls that made memory resident
+  std::uint64_t residency_refusals = 0;  // those that the device did not take
 
   std::uint32_t pools = 0;  // stages of the stack that keep memory
 
@@ -109,6 +112,7 @@ struct Stats {
     visit(std::string_view("cached"), stats.cached...);
     visit(std::string_view("reserved"), stats.reserved...);
     visit(std::string_view("spilled"), stats.spilled...);
+    visit(std::string_view("resident"), stats.resident...);
   }
 
   /// The same for every counter.
@@ -122,6 +126,8 @@ struct Stats {
     visit(std::string_view("misses"), stats.misses...);
     visit(std::string_view("device_allocations"), stats.device_allocations...);
     visit(std::string_view("device_frees"), stats.device_frees...);
+    visit(std::string_view("residency_commits"), stats.residency_commits...);
+    visit(std::string_view("residency_refusals"), stats.residency_refusals...);
   }
 
   friend bool operator==(const Stats&, const Stats&) = default;

@@ -11,6 +11,7 @@
 namespace cistern {
 
 class HostPages;
+class HostResidency;
 
 enum class HugePages : std::uint8_t {
   never,        // ask the system for small pages
@@ -43,6 +44,12 @@ class HostDevice final : public Device {
   /// still run out, and the system then ends a process instead of failing the call.
   [[nodiscard]] VirtualMemory* virtual_memory() noexcept override;
 
+  /// Locks pages (mlock), as far as the system lets the process; `RLIMIT_MEMLOCK` is its bound.
+  /// What cannot be locked is backed with memory at once, which is no residency: the hint counts
+  /// as refused, and the first time a report says so. A page that two parts share stays locked
+  /// until both have ended.
+  [[nodiscard]] Residency* residency() noexcept override;
+
  private:
   ~HostDevice() override;
   Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept override;
@@ -53,6 +60,7 @@ class HostDevice final : public Device {
 
   const Options options_;
   const std::unique_ptr<HostPages> pages_;
+  const std::unique_ptr<HostResidency> residency_;
 };
 
 /// Bytes of memory this process may use: the machine's, or less where a control group says so.

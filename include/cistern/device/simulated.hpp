@@ -37,7 +37,8 @@ class SimulatedDevice final : public Device {
     // What a call costs, in virtual time: nothing sleeps.
     Duration allocate_latency{0};
     Duration free_latency{0};
-    double ns_per_byte = 0;  // of an allocation
+    Duration residency_latency{0};  // of making memory resident, or ending that, at once
+    double ns_per_byte = 0;         // of an allocation
 
     // Failures on demand, of allocations, of growing and of mapping pages, counted from 1 since the
     // device was made.
@@ -47,6 +48,10 @@ class SimulatedDevice final : public Device {
     std::uint64_t seed = 1;
     std::size_t fail_beyond =
         unbounded;  // a call that would take `reserved` beyond so many bytes fails
+
+    // Refusals of residency, of the calls that make memory resident.
+    std::uint64_t refuse_residency_at = 0;     // the n-th is refused; 0 for none
+    std::uint64_t refuse_residency_every = 0;  // every n-th is; 0 for none
   };
 
   SimulatedDevice() : SimulatedDevice(Options{}) {}
@@ -60,6 +65,11 @@ class SimulatedDevice final : public Device {
 
   /// Makes the n-th allocation call from now fail; 0 takes it back.
   void fail_next(std::uint64_t n) noexcept;
+
+  /// The calls that made memory resident, refused ones included; and making the n-th from now be
+  /// refused, or with 0 none.
+  [[nodiscard]] std::uint64_t residency_calls() const noexcept;
+  void refuse_next_residency(std::uint64_t n) noexcept;
 
   /// Where a device that is being followed put a piece, and how large it was.
   struct Placement {
@@ -80,6 +90,9 @@ class SimulatedDevice final : public Device {
   /// Pages from 4 KiB to 1 GiB, whatever the granularity of blocks is.
   [[nodiscard]] VirtualMemory* virtual_memory() noexcept override;
 
+  /// Of any memory, as long as the device is not told to refuse.
+  [[nodiscard]] Residency* residency() noexcept override;
+
   /// Bytes in use, by blocks and by pages that are mapped.
   [[nodiscard]] std::size_t used() const noexcept;
 
@@ -88,6 +101,7 @@ class SimulatedDevice final : public Device {
 
  private:
   class Pages;
+  class Resident;
 
   ~SimulatedDevice() override;
   Expected<Piece> obtain(std::size_t bytes, std::size_t alignment, Stream stream) noexcept override;
@@ -97,6 +111,8 @@ class SimulatedDevice final : public Device {
   // Under the lock.
   Expected<void> take(std::size_t bytes) noexcept;
   void count_free_call() noexcept;
+  bool take_commit() noexcept;
+  void count_end_of_residency_call() noexcept;
   void* next_addresses(std::size_t bytes, std::size_t alignment) noexcept;
   bool fails_on_demand(std::size_t bytes) noexcept;
   void* take_placement(std::size_t bytes, std::size_t alignment) noexcept;
@@ -114,9 +130,12 @@ class SimulatedDevice final : public Device {
   std::uint64_t allocation_calls_ = 0;
   std::uint64_t free_calls_ = 0;
   std::uint64_t fail_call_ = 0;
+  std::uint64_t residency_calls_ = 0;
+  std::uint64_t refused_residency_call_ = 0;
   std::uint64_t random_state_;
   double virtual_ns_ = 0;
   const std::unique_ptr<Pages> pages_;
+  const std::unique_ptr<Resident> resident_;
 };
 
 }  // namespace cistern
