@@ -319,8 +319,6 @@ StageEntry simulated() {
              "what an allocation costs, in virtual time")
       .takes("free_latency", &Options::free_latency, duration(),
              "what a free costs, in virtual time")
-      .takes("residency_latency", &Options::residency_latency, duration(),
-             "what making memory resident costs, and ending that, in virtual time")
       .takes("ns_per_byte", &Options::ns_per_byte, real(),
              "what each byte of an allocation costs, in virtual nanoseconds")
       .takes("fail_at", &Options::fail_at, number<std::uint64_t>(),
@@ -332,6 +330,8 @@ StageEntry simulated() {
       .takes("seed", &Options::seed, number<std::uint64_t>(), "of the failures by chance")
       .takes("fail_beyond", &Options::fail_beyond, or_none(size(), unbounded),
              "an allocation that takes what is in use beyond this fails")
+      .takes("residency_latency", &Options::residency_latency, duration(),
+             "what making memory resident costs, and ending that, in virtual time")
       .takes("refuse_residency_at", &Options::refuse_residency_at, number<std::uint64_t>(),
              "this call that makes memory resident is refused, counted from 1; 0 for none")
       .takes("refuse_residency_every", &Options::refuse_residency_every, number<std::uint64_t>(),

@@ -48,6 +48,26 @@ class RecorderTest : public ::testing::Test {
   const std::filesystem::path file_;
 };
 
+TEST_F(RecorderTest, WritesABatchInItsOrder) {
+  {
+    const Ref<Resource> stack = make<Recorder>(make<Cache>(make<SimulatedDevice>()), file_);
+    const std::vector<Request> requests = {{.bytes = 300}, {}, {.bytes = 100, .alignment = 4096}};
+    for (const Block& block : stack->allocate_batch(requests))
+      stack->deallocate(block);
+    std::vector<Block> none(2);
+    EXPECT_FALSE(stack->try_allocate_batch(
+        std::vector<Request>{{.bytes = 1}, {.bytes = std::size_t{1} << 60}}, none));
+    EXPECT_EQ(stack->stats().failures, 1U);
+  }
+  const std::vector<Event> events = read().events;
+  ASSERT_EQ(events.size(), 4U);
+  EXPECT_EQ(events[0].bytes, 300U);
+  EXPECT_EQ(events[1].bytes, 100U);
+  EXPECT_EQ(events[1].alignment, 4096U);
+  EXPECT_EQ(events[2].operation, Operation::free);
+  EXPECT_EQ(events[2].id, events[0].id);
+}
+
 TEST_F(RecorderTest, WritesWhatPassesThroughIt) {
   {
     const Ref<Resource> stack = make<Recorder>(make<Cache>(make<SimulatedDevice>()), file_);

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <map>
+#include <span>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -20,25 +21,22 @@ class Ledger {
   /// Allocates and checks; false if the request failed.
   bool allocate(Request request) {
     const Expected<Block> block = resource_.try_allocate(request);
-    if (!block) return false;
-    EXPECT_GE(block->bytes, request.bytes);
-    EXPECT_EQ(block->requested, request.bytes);
-    EXPECT_TRUE(is_aligned(*block, std::max(request.alignment, limits_.alignment), limits_));
-    if (block->empty()) return true;
-    const std::uintptr_t start = start_of(*block);
-    const auto after = by_address_.lower_bound(start);
-    if (after != by_address_.end()) {
-      EXPECT_LE(start + block->bytes, after->first) << "overlaps the next block";
+    if (block) accept(*block, request);
+    return block.has_value();
+  }
+
+  /// The same for a batch.
+  bool allocate_batch(std::span<const Request> requests) {
+    std::vector<Block> blocks(requests.size(), Block{.bytes = 1});  // that nothing stays as it was
+    const Expected<void> granted = resource_.try_allocate_batch(requests, blocks);
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      if (granted) {
+        accept(blocks[i], requests[i]);
+      } else {
+        EXPECT_TRUE(blocks[i].empty() && blocks[i].bytes == 0);
+      }
     }
-    if (after != by_address_.begin()) {
-      EXPECT_LE(std::prev(after)->second, start) << "overlaps the one before";
-    }
-    by_address_[start] = start + block->bytes;
-    requested_ += request.bytes;
-    granted_ += block->bytes;
-    fill(*block);
-    blocks_.push_back(*block);
-    return true;
+    return granted.has_value();
   }
 
   /// Grows the `index`-th of the blocks held and checks; false, with nothing changed, if that
@@ -106,6 +104,27 @@ class Ledger {
   }
   [[nodiscard]] static int pattern(const Block& block) {
     return static_cast<int>(block.generation * 31 % 251) + 1;
+  }
+
+  void accept(const Block& block, const Request& request) {
+    EXPECT_GE(block.bytes, request.bytes);
+    EXPECT_EQ(block.requested, request.bytes);
+    EXPECT_EQ(block.empty(), request.bytes == 0);
+    EXPECT_TRUE(is_aligned(block, std::max(request.alignment, limits_.alignment), limits_));
+    if (block.empty()) return;
+    const std::uintptr_t start = start_of(block);
+    const auto after = by_address_.lower_bound(start);
+    if (after != by_address_.end()) {
+      EXPECT_LE(start + block.bytes, after->first) << "overlaps the next block";
+    }
+    if (after != by_address_.begin()) {
+      EXPECT_LE(std::prev(after)->second, start) << "overlaps the one before";
+    }
+    by_address_[start] = start + block.bytes;
+    requested_ += request.bytes;
+    granted_ += block.bytes;
+    fill(block);
+    blocks_.push_back(block);
   }
 
   void fill(const Block& block) const {
