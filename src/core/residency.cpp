@@ -38,18 +38,27 @@ Error Residency::fail(Errc code, std::size_t requested, std::size_t available) c
 
 Expected<void> Residency::make_resident(std::span<const Block> parts) noexcept {
   if (!is_on_) return {};
-  const std::lock_guard lock(mutex_);
   Expected<void> made;
-  if (!add(parts)) {
-    made = tl::unexpected(fail(Errc::out_of_memory, bytes_in(parts)));  // none for the records
-  } else if (!changing_.empty()) {
-    made = do_make_resident(changing_);
-    if (made) device_.count_commit(bytes_in(changing_));
-    if (!made) remove(parts);
+  {
+    const std::lock_guard lock(mutex_);
+    made = commit(parts);
+    if (!made) last_refusal_ = made.error();
   }
   if (!made) {
-    last_refusal_ = made.error();
     device_.count_refused_commit();
+    refused(made.error());
+  }
+  return made;
+}
+
+Expected<void> Residency::commit(std::span<const Block> parts) noexcept {
+  if (!add(parts)) return tl::unexpected(fail(Errc::out_of_memory, bytes_in(parts)));
+  if (changing_.empty()) return {};
+  Expected<void> made = do_make_resident(changing_);
+  if (made) {
+    device_.count_commit(bytes_in(changing_));
+  } else {
+    remove(parts);
   }
   return made;
 }

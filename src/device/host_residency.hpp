@@ -3,6 +3,7 @@
 // says that they are no more than that.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -33,13 +34,14 @@ class HostResidency final : public Residency {
 
   Expected<void> do_make_resident(std::span<const Block> parts) noexcept override;
   void do_end_residency(std::span<const Block> parts) noexcept override;
+  void refused(const Error& error) noexcept override;
   bool lock(const Block& part) noexcept;
   void unlock(const Block& part) noexcept;
 
   const System system_;
   PageCover locked_;
   std::size_t locked_bytes_ = 0;
-  bool told_of_limit_ = false;
+  std::atomic<bool> told_of_refusal_{false};
 };
 
 }  // namespace cistern

@@ -67,6 +67,9 @@ class Residency {
   virtual Expected<void> do_make_resident(std::span<const Block> parts) noexcept = 0;
   virtual void do_end_residency(std::span<const Block> parts) noexcept = 0;
 
+  /// Called outside every lock when the hint was refused, for a device that has more to say.
+  virtual void refused(const Error& /*error*/) noexcept {}
+
  private:
   struct Part {
     std::uintptr_t memory = 0;
@@ -81,6 +84,7 @@ class Residency {
   };
 
   // Under the lock.
+  Expected<void> commit(std::span<const Block> parts) noexcept;
   bool add(std::span<const Block> parts) noexcept;
   void remove(std::span<const Block> parts) noexcept;
 
