@@ -78,7 +78,8 @@ bool Residency::add(std::span<const Block> parts) noexcept {
   std::size_t added = 0;
   try {
     changing_.clear();
-    changing_.reserve(uses_.size() + parts.size());  // so that ending them never allocates
+    const std::size_t most = uses_.size() + parts.size();
+    if (changing_.capacity() < most) changing_.reserve(2 * most);  // so that ending never allocates
     for (; added < parts.size(); ++added) {
       const Block& part = parts[added];
       if (part.bytes == 0) continue;

@@ -62,15 +62,17 @@ Expected<void> HostResidency::do_make_resident(std::span<const Block> parts) noe
     populate(part);
     bytes += part.bytes;
   }
+  if (!told_) told_ = to_be_told_ = true;
   return tl::unexpected(fail(Errc::out_of_memory, bytes, left != unbounded ? left : 0));
 }
 
 void HostResidency::refused(const Error& error) noexcept {
-  if (told_of_refusal_.exchange(true)) return;
+  if (!to_be_told_.exchange(false)) return;
   report(
-      "host could not lock %zu bytes in memory (RLIMIT_MEMLOCK leaves %zu): they are backed now, "
-      "but may be paged out",
-      error.requested, error.available);
+      "host could not lock %zu bytes in memory (RLIMIT_MEMLOCK bounds it): they are backed now, "
+      "but "
+      "may be paged out",
+      error.requested);
 }
 
 void HostResidency::do_end_residency(std::span<const Block> parts) noexcept {

@@ -41,7 +41,8 @@ class HostResidency final : public Residency {
   const System system_;
   PageCover locked_;
   std::size_t locked_bytes_ = 0;
-  std::atomic<bool> told_of_refusal_{false};
+  bool told_ = false;                    // or about to be
+  std::atomic<bool> to_be_told_{false};  // once no lock is held
 };
 
 }  // namespace cistern

@@ -73,8 +73,8 @@ class Rig {
 
 class EveryBatch : public ::testing::TestWithParam<std::string> {
  protected:
-  [[nodiscard]] static Rig rig(const SimulatedDevice::Options& options = {.capacity = 64_MiB}) {
-    return Rig(GetParam(), options);
+  [[nodiscard]] static Rig rig(std::size_t capacity = std::size_t{64} << 20U) {
+    return Rig(GetParam(), {.capacity = capacity});
   }
   [[nodiscard]] static bool takes_all_at_once() {
     return GetParam().find("fallback") == std::string::npos;  // which asks again, one by one
@@ -158,7 +158,7 @@ TEST_P(EveryBatch, ThatFailsHalfWayLeavesNothingBehind) {
     bool has_passed = false;
     for (std::size_t n = 1; n <= 12; ++n) {
       SCOPED_TRACE(n);
-      const Rig rig = EveryBatch::rig({.capacity = 256_MiB});
+      const Rig rig = EveryBatch::rig(256_MiB);
       Ledger ledger(*rig);
       for (const std::size_t bytes : std::array<std::size_t, 4>{3000, 5000, 9000, 200'000})
         ASSERT_TRUE(ledger.allocate({.bytes = bytes}));
@@ -210,7 +210,7 @@ TEST_P(EveryBatch, ThatFailsOnceLeavesNothingBehindOrIsWhole) {
 }
 
 TEST_P(EveryBatch, ThatFindsTheDeviceTooSmallLeavesNothingBehind) {
-  const Rig rig = EveryBatch::rig({.capacity = 2_MiB});
+  const Rig rig = EveryBatch::rig(2_MiB);
   Ledger ledger(*rig);
   ASSERT_TRUE(ledger.allocate({.bytes = 100'000}));
   std::vector<Request> requests(30, Request{.bytes = 100'000});
