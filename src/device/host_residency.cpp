@@ -68,11 +68,8 @@ Expected<void> HostResidency::do_make_resident(std::span<const Block> parts) noe
 
 void HostResidency::refused(const Error& error) noexcept {
   if (!to_be_told_.exchange(false)) return;
-  report(
-      "host could not lock %zu bytes in memory (RLIMIT_MEMLOCK bounds it): they are backed now, "
-      "but "
-      "may be paged out",
-      error.requested);
+  report("host could not lock %zu bytes in memory (see RLIMIT_MEMLOCK): they may be paged out",
+         error.requested);
 }
 
 void HostResidency::do_end_residency(std::span<const Block> parts) noexcept {
