@@ -108,7 +108,7 @@ TEST_F(HostResidencyTest, APageThatTwoPartsShareStaysLockedForTheOther) {
                                     memory.part(page + 20, 2 * page + 1)};
   ASSERT_TRUE(residency_.make_resident(parts));
   EXPECT_EQ(locked() - before, 3 * page);
-  residency_.end_residency({&parts[0], 1});
+  residency_.end_residency({parts.data(), 1});
   EXPECT_EQ(locked() - before, 2 * page);
   residency_.end_residency({&parts[2], 1});
   EXPECT_EQ(locked() - before, page);
