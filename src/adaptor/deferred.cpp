@@ -114,7 +114,7 @@ Resource* Deferred::set_up() const noexcept {
   return this->stack();
 }
 
-Expected<Block> Deferred::try_allocate(Request request) noexcept {
+Expected<Block> Deferred::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   Resource* const stack = set_up();
   if (stack != nullptr) [[likely]]

@@ -412,7 +412,7 @@ bool Recorder::finish() noexcept {
   return impl_->finish();
 }
 
-Expected<Block> Recorder::try_allocate(Request request) noexcept {
+Expected<Block> Recorder::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   ThreadBuffer* buffer = impl_->buffer();
   RecorderNode* node = impl_->take_node(buffer);

@@ -36,7 +36,7 @@ Residency& Resident::residency_of(const Resource& upstream) {
   return *residency;
 }
 
-Expected<Block> Resident::try_allocate(Request request) noexcept {
+Expected<Block> Resident::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   const Expected<Block> below = upstream().try_allocate(request);
   if (!below) {

@@ -158,7 +158,7 @@ class Retry::Recovery {
   std::size_t came_ = 0;
 };
 
-Expected<Block> Retry::try_allocate(Request request) noexcept {
+Expected<Block> Retry::try_allocate(const Request& request) noexcept {
   Expected<Block> block = upstream().try_allocate(request);
   if (block) [[likely]]
     return block;

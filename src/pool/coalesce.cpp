@@ -59,7 +59,7 @@ class Coalesce::Leaving {
 
 // --- The fast path: a hole that fits, and a free that merges. ---
 
-Expected<Block> Coalesce::try_allocate(Request request) noexcept {
+Expected<Block> Coalesce::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   if (const std::optional<Want> want = want_for(request)) [[likely]] {
     const std::lock_guard lock(mutex_);

@@ -36,7 +36,7 @@ class Deferred final : public Resource {
 
   /// Where neither stack can be made, the error is device_failed, which counts as a failure and
   /// nothing else; the next request tries again.
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                   std::span<Block> blocks) noexcept override;
   using Resource::deallocate;

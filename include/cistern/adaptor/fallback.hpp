@@ -29,7 +29,7 @@ class Fallback final : public Resource {
 
   /// Where both fail, the error is the first's, unless only the second's is an exhaustion, which
   /// giving memory back may help.
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   /// The whole of a batch from the first, if it can; else each request from whichever can.
   [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                   std::span<Block> blocks) noexcept override;

@@ -26,7 +26,7 @@ class Recorder final : public Stage {
 
   using Stage::deallocate;
   using Stage::reset_peaks;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                   std::span<Block> blocks) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;

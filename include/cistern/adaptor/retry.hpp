@@ -73,7 +73,7 @@ class Retry final : public Stage {
   [[nodiscard]] Recoveries recoveries() const noexcept;
 
   using Stage::deallocate;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   /// A batch is recovered as a whole, by as much as all of it is short of.
   [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                   std::span<Block> blocks) noexcept override;

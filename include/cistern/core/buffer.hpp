@@ -16,7 +16,7 @@ class Buffer {
   Buffer() noexcept = default;
 
   /// Allocates; throws `OutOfMemory`.
-  Buffer(Resource& resource, Request request)
+  Buffer(Resource& resource, const Request& request)
       : resource_(&resource), block_(resource.allocate(held(request))), stream_(request.stream) {}
   Buffer(Resource& resource, std::size_t bytes) : Buffer(resource, Request{.bytes = bytes}) {}
 

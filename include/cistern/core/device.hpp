@@ -80,7 +80,7 @@ class Device : public Resource {
 
   using Resource::deallocate;
   using Resource::reset_peaks;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept final;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept final;
   /// What is obtained for a batch that fails goes back within the call, and is counted nowhere.
   [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                   std::span<Block> blocks) noexcept final;

@@ -48,10 +48,10 @@ class Resource {
   /// that fails leaves what is live as it was, but idle memory may have been given back to make
   /// room for it. Zero bytes give the empty block. Errors: those up to bad_alignment, and
   /// device_failed.
-  [[nodiscard]] virtual Expected<Block> try_allocate(Request request) noexcept = 0;
+  [[nodiscard]] virtual Expected<Block> try_allocate(const Request& request) noexcept = 0;
 
   /// The same, throwing `OutOfMemory`.
-  [[nodiscard]] Block allocate(Request request) {
+  [[nodiscard]] Block allocate(const Request& request) {
     Expected<Block> block = try_allocate(request);
     if (!block) [[unlikely]]
       throw_out_of_memory(request, block.error());

@@ -60,7 +60,7 @@ class Cache final : public Pool {
 
   using Stage::deallocate;
   using Stage::reset_peaks;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   /// What is idle is taken first, under one lock. What is missing is one batch of the upstream's,
   /// listed in the host's memory. A batch that fails changes no figure of this stage but
   /// `failures`.

@@ -88,7 +88,7 @@ class Coalesce final : public Pool, public RestorablePool {
   using Stage::deallocate;
   using Stage::reset_peaks;
   /// O(1) or O(log holes) where a hole fits; see `Placement`.
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   /// Takes what holes there are under one lock, then obtains regions for one after the other of
   /// those that are missing. A batch that fails changes no figure of this stage but `failures` and
   /// what is idle, which is no more than before.

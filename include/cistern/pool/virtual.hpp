@@ -45,7 +45,7 @@ class Virtual final : public Pool {
 
   using Pool::deallocate;
   using Pool::reset_peaks;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   /// Under one lock. What was mapped for a batch that fails is unmapped as idle pages are.
   [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                   std::span<Block> blocks) noexcept override;
