@@ -113,13 +113,18 @@ Resource* Deferred::set_up() const noexcept {
   return this->stack();
 }
 
-Expected<Block> Deferred::try_allocate(Request request) noexcept {
+Expected<Block> Deferred::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   Resource* const stack = set_up();
   if (stack != nullptr) [[likely]]
     return stack->try_allocate(request);
   failures_.fetch_add(1, std::memory_order_relaxed);
   return tl::unexpected(no_stack(request.bytes));
+}
+
+bool Deferred::is_live(const Block& block) const noexcept {
+  const Resource* const home = stack();
+  return home != nullptr && home->is_live(block);
 }
 
 bool Deferred::deallocate(const Block& block, Stream stream) noexcept {

@@ -31,7 +31,7 @@ Fallback::Fallback(Ref<Resource> first, Ref<Resource> second)
     throw std::invalid_argument("a fallback needs two upstreams, but was given fewer");
 }
 
-Expected<Block> Fallback::try_allocate(Request request) noexcept {
+Expected<Block> Fallback::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   const Expected<Block> first = first_->try_allocate(request);
   if (first) return hand_out(*first, false);

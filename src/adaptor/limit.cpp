@@ -33,7 +33,7 @@ Error Limit::over_limit(std::size_t bytes) const noexcept {
           .bound = this};
 }
 
-Expected<Block> Limit::try_allocate(Request request) noexcept {
+Expected<Block> Limit::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   if (!charge(request.bytes)) {
     count_failure();

@@ -158,7 +158,7 @@ class Retry::Recovery {
   std::size_t came_ = 0;
 };
 
-Expected<Block> Retry::try_allocate(Request request) noexcept {
+Expected<Block> Retry::try_allocate(const Request& request) noexcept {
   Expected<Block> block = upstream().try_allocate(request);
   if (block) [[likely]]
     return block;
@@ -167,6 +167,10 @@ Expected<Block> Retry::try_allocate(Request request) noexcept {
   block = recover(block.error(), [&] { return upstream().try_allocate(request); });
   if (!block) failures_.fetch_add(1, std::memory_order_relaxed);
   return block;
+}
+
+bool Retry::is_live(const Block& block) const noexcept {
+  return upstream().is_live(block);
 }
 
 bool Retry::deallocate(const Block& block, Stream stream) noexcept {

@@ -29,7 +29,7 @@ Expected<Device::Piece> Device::obtain_checked(const Request& request) noexcept 
   return obtain(*bytes, alignment, request.stream);
 }
 
-Expected<Block> Device::try_allocate(Request request) noexcept {
+Expected<Block> Device::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   const Expected<Piece> piece = obtain_checked(request);
   {

@@ -7,6 +7,10 @@
 namespace cistern {
 
 int print(char* out, std::size_t size, const Error& error) noexcept {
+  if (error.from_cycle != 0) {
+    return std::snprintf(out, size, "%s refused: a block of cycle %llu, which a reset has ended",
+                         error.stage, static_cast<unsigned long long>(error.from_cycle));
+  }
   if (error.code == Errc::bad_alignment || error.code == Errc::invalid_block) {
     return std::snprintf(out, size, "%s refused: %s", error.stage, name(error.code));
   }
@@ -32,6 +36,8 @@ const char* name(Errc code) noexcept {
       return "not a live block of this resource";
     case Errc::cannot_grow:
       return "the block cannot be made larger where it lies";
+    case Errc::wrong_thread:
+      return "only its owner thread may ask it";
     case Errc::device_failed:
       return "the device failed";
   }

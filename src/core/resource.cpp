@@ -22,6 +22,10 @@ Request sum_of(std::span<const Request> requests) noexcept {
 
 }  // namespace
 
+bool Resource::is_live(const Block& block) const noexcept {
+  return !block.empty() && block.node->names(block, this);
+}
+
 Expected<Block> Resource::try_grow(const Block& /*block*/, std::size_t bytes) noexcept {
   return tl::unexpected(
       Error{.code = Errc::cannot_grow, .stage = device().limits().kind, .requested = bytes});

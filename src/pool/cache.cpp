@@ -41,7 +41,7 @@ class Cache::Leaving {
 
 // --- The fast path: a hit, and a free that is kept. ---
 
-Expected<Block> Cache::try_allocate(Request request) noexcept {
+Expected<Block> Cache::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   {
     const std::lock_guard lock(mutex_);

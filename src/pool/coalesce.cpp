@@ -57,7 +57,7 @@ class Coalesce::Leaving {
 
 // --- The fast path: a hole that fits, and a free that merges. ---
 
-Expected<Block> Coalesce::try_allocate(Request request) noexcept {
+Expected<Block> Coalesce::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   const std::optional<Want> want = want_for(request);
   if (!want) return refused_by_upstream(request);

@@ -24,7 +24,7 @@ std::size_t addresses_for(const Virtual::Options& options, const DeviceLimits& l
 
 // --- What a request and a free do. ---
 
-Expected<Block> Virtual::try_allocate(Request request) noexcept {
+Expected<Block> Virtual::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   const std::lock_guard lock(mutex_);
   const Expected<PagedChunk*> chunk = obtain(request);

@@ -73,7 +73,7 @@ double plain_pass(const Program& program, Opened opened,
 
 /// An allocator that does nothing, and of which the compiler knows nothing.
 struct DoNothing {
-  [[gnu::noinline]] Expected<Block> try_allocate(Request request) noexcept {
+  [[gnu::noinline]] Expected<Block> try_allocate(const Request& request) noexcept {
     asm volatile("" : : : "memory");
     return Block{.bytes = request.bytes, .requested = request.bytes};
   }

@@ -171,7 +171,7 @@ class LateUse final : public Stage {
 
   std::atomic<bool> is_asked{false};
 
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override {
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override {
     return upstream().try_allocate(request);
   }
   bool deallocate(const Block& block, Stream stream) noexcept override {

@@ -107,7 +107,7 @@ class Scripted final : public Pool {
  public:
   explicit Scripted(Ref<Resource> upstream) : Pool(std::move(upstream)) {}
   std::function<void()> on_trim;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override {
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override {
     return upstream().try_allocate(request);
   }
   using Pool::deallocate;

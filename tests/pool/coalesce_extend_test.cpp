@@ -157,7 +157,7 @@ class GrowthSpy final : public Stage {
   std::optional<Errc> refusal;
   std::size_t asked = 0;
 
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override {
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override {
     return upstream().try_allocate(request);
   }
   bool deallocate(const Block& block, Stream stream) noexcept override {

@@ -18,7 +18,7 @@ class Ledger {
   explicit Ledger(Resource& resource) : resource_(resource), limits_(resource.device().limits()) {}
 
   /// Allocates and checks; false if the request failed.
-  bool allocate(Request request) {
+  bool allocate(const Request& request) {
     const Expected<Block> block = resource_.try_allocate(request);
     if (!block) return false;
     EXPECT_GE(block->bytes, request.bytes);

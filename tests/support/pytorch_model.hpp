@@ -29,7 +29,7 @@ class PytorchModel final : public Pool, public RestorablePool {
  public:
   explicit PytorchModel(Ref<Resource> upstream) : Pool(std::move(upstream)) {}
 
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override {
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override {
     if (request.bytes == 0) return Block{};
     const std::size_t bytes = *round_up(request.bytes, least);
     const bool small = bytes <= small_limit;

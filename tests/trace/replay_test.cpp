@@ -179,7 +179,7 @@ TEST(Replay, AsksForTheAlignmentAndOnTheStream) {
   class Witness final : public Stage {
    public:
     Witness(Ref<Resource> upstream, Seen& seen) : Stage(std::move(upstream)), seen_(seen) {}
-    Expected<Block> try_allocate(Request request) noexcept override {
+    Expected<Block> try_allocate(const Request& request) noexcept override {
       seen_.requests.push_back(request);
       return upstream().try_allocate(request);
     }
@@ -370,7 +370,7 @@ class Forgetful final : public Stage {
   explicit Forgetful(Ref<Resource> upstream, bool says_so)
       : Stage(std::move(upstream)), says_so_(says_so) {}
 
-  Expected<Block> try_allocate(Request request) noexcept override {
+  Expected<Block> try_allocate(const Request& request) noexcept override {
     return upstream().try_allocate(request);
   }
   bool deallocate(const Block& block, Stream stream) noexcept override {

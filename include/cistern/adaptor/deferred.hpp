@@ -35,9 +35,10 @@ class Deferred final : public Resource {
 
   /// Where neither stack can be made, the error is device_failed, which counts as a failure and
   /// nothing else; the next request tries again.
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   using Resource::deallocate;
   using Resource::reset_peaks;
+  [[nodiscard]] bool is_live(const Block& block) const noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;

@@ -28,7 +28,7 @@ class Fallback final : public Resource {
 
   /// Where both fail, the error is the first's, unless only the second's is an exhaustion, which
   /// giving memory back may help.
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   using Resource::deallocate;
   using Resource::reset_peaks;
   bool deallocate(const Block& block, Stream stream) noexcept override;

@@ -34,7 +34,7 @@ class Limit final : public Stage {
 
   using Stage::deallocate;
   using Stage::reset_peaks;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;

@@ -25,9 +25,13 @@ class Recorder final : public Stage {
 
   using Stage::deallocate;
   using Stage::reset_peaks;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate_held(const Request& request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   void cycle() noexcept override;
+  /// Recorded as a reset, or as the frees of what came back where some blocks were held, and a
+  /// cycle.
+  std::size_t reset() noexcept override;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;
@@ -36,6 +40,9 @@ class Recorder final : public Stage {
   [[nodiscard]] std::string validate() const override;
 
  private:
+  template <class Ask>
+  Expected<Block> record_allocation(const Request& request, Ask&& ask) noexcept;
+
   ~Recorder() override;
   void abandoned() noexcept override;
 

@@ -71,7 +71,8 @@ class Retry final : public Stage {
   [[nodiscard]] Recoveries recoveries() const noexcept;
 
   using Stage::deallocate;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
+  [[nodiscard]] bool is_live(const Block& block) const noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;

@@ -75,7 +75,7 @@ class Device : public Resource {
 
   using Resource::deallocate;
   using Resource::reset_peaks;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept final;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept final;
   bool deallocate(const Block& block, Stream stream) noexcept final;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept final;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;

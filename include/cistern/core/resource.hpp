@@ -48,10 +48,10 @@ class Resource {
   /// that fails leaves what is live as it was, but idle memory may have been given back to make
   /// room for it. Zero bytes give the empty block. Errors: every `Errc` but invalid_block and
   /// cannot_grow.
-  [[nodiscard]] virtual Expected<Block> try_allocate(Request request) noexcept = 0;
+  [[nodiscard]] virtual Expected<Block> try_allocate(const Request& request) noexcept = 0;
 
   /// The same, throwing `OutOfMemory`.
-  [[nodiscard]] Block allocate(Request request) {
+  [[nodiscard]] Block allocate(const Request& request) {
     Expected<Block> block = try_allocate(request);
     if (!block) [[unlikely]]
       throw_out_of_memory(request, block.error());
@@ -59,11 +59,26 @@ class Resource {
   }
   [[nodiscard]] Block allocate(std::size_t bytes) { return allocate(Request{.bytes = bytes}); }
 
+  /// The same two for a block that has an owner who will free it, as a `Buffer` will: the `reset`
+  /// of an arena leaves it alone. Of any other stage these are the two above.
+  [[nodiscard]] virtual Expected<Block> try_allocate_held(const Request& request) noexcept {
+    return try_allocate(request);
+  }
+  [[nodiscard]] Block allocate_held(const Request& request) {
+    Expected<Block> block = try_allocate_held(request);
+    if (!block) [[unlikely]]
+      throw_out_of_memory(request, block.error());
+    return *block;
+  }
+
   /// Takes a block back, on any thread, in the order of `stream`. Never allocates. A block that is
   /// not a live block of this resource (freed before, or another resource's) is refused: nothing
   /// changes but `refused_frees`, a report says so, and the answer is false.
   virtual bool deallocate(const Block& block, Stream stream) noexcept = 0;
   bool deallocate(const Block& block) noexcept { return deallocate(block, Stream{}); }
+
+  /// True for a block that was handed out here and has not come back, in whatever way.
+  [[nodiscard]] virtual bool is_live(const Block& block) const noexcept;
 
   /// Makes a live block larger where it lies: at least `bytes` are granted, at the same address and
   /// with what was written there. Returns the handle that takes the place of the given one, which
@@ -93,7 +108,7 @@ class Resource {
   virtual void cycle() noexcept {}
 
   /// Ends the turn and begins the next: everything that an arena has handed out comes back to it at
-  /// once, but for what `Buffer`s hold (`Request::held`); the handles are stale from then on.
+  /// once, but for what is held; the handles are stale from then on.
   /// Returns how many blocks came back. A stage that is no arena takes nothing back, and this is
   /// its `cycle`.
   virtual std::size_t reset() noexcept {

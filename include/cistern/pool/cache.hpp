@@ -58,7 +58,7 @@ class Cache final : public Pool {
 
   using Stage::deallocate;
   using Stage::reset_peaks;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   /// A block grows within its capacity alone.
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;

@@ -88,7 +88,7 @@ class Coalesce final : public Pool, public RestorablePool {
   using Stage::deallocate;
   using Stage::reset_peaks;
   /// O(1) or O(log holes) where a hole fits; see `Placement`.
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   /// Grows into the hole behind the block.
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;

@@ -44,7 +44,7 @@ class Virtual final : public Pool {
 
   using Pool::deallocate;
   using Pool::reset_peaks;
-  [[nodiscard]] Expected<Block> try_allocate(Request request) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   /// A block grows into the addresses behind it, as far as they are free.
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
