@@ -115,8 +115,7 @@ Expected<void> OwnedPool::enter(std::size_t bytes) noexcept {
     return tl::unexpected(fail(Errc::wrong_thread, bytes));
   }
   settle();
-  if (queue_.load(std::memory_order_relaxed) != nullptr)
-    drain(queue_.exchange(nullptr, std::memory_order_acquire));
+  if (has_queue()) drain(queue_.exchange(nullptr, std::memory_order_acquire));
   if (keep_asked_.load(std::memory_order_relaxed) != unbounded)
     trim_own(keep_asked_.exchange(unbounded, std::memory_order_relaxed));
   return {};
@@ -131,6 +130,7 @@ void OwnedPool::cycle() noexcept {
     report("%s: only its owner thread may begin a cycle", stage_);
     return;
   }
+  end_cycle(false);
   ++cycle_;
   begin_cycle(false);
   Pool::cycle();
@@ -144,6 +144,7 @@ std::size_t OwnedPool::reset() noexcept {
   const std::size_t before = live().blocks;
   take_all_back();
   const std::size_t ended = before - live().blocks;
+  end_cycle(true);
   ++cycle_;
   first_generation_.store(std::max(cycle_ << cycle_shift, last_generation() + 1),
                           std::memory_order_relaxed);

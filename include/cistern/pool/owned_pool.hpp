@@ -122,6 +122,11 @@ class OwnedPool : public Pool {
     return owner_.load(std::memory_order_relaxed) == this_thread();
   }
 
+  /// True if other threads have freed what the owner does not know of yet.
+  [[nodiscard]] bool has_queue() const noexcept {
+    return queue_.load(std::memory_order_relaxed) != nullptr;
+  }
+
   // --- what each pool knows of its records ---
 
   /// True if `block`, which has a record, is a live block of this pool. Any thread.
@@ -132,7 +137,8 @@ class OwnedPool : public Pool {
   /// What the block is a part of, as the upstream handed it out.
   [[nodiscard]] virtual Block below(const Node& record) const noexcept = 0;
 
-  /// What was granted, and what was freed before that, since `set_settled`: fast paths do not count.
+  /// What was granted, and what was freed before that, since `set_settled`: fast paths do not
+  /// count.
   [[nodiscard]] virtual Sum unsettled_grants() const noexcept = 0;
   [[nodiscard]] virtual Sum unsettled_frees() const noexcept { return {}; }
   virtual void set_settled() noexcept = 0;
@@ -145,7 +151,8 @@ class OwnedPool : public Pool {
   virtual void take_back(Node& record, Stream stream) noexcept = 0;
   /// The same for all that are not held.
   virtual void take_all_back() noexcept = 0;
-  /// A cycle has ended and another has begun.
+  /// A cycle ends, after `take_all_back` if it `is_reset`; and another has begun.
+  virtual void end_cycle(bool /*is_reset*/) noexcept {}
   virtual void begin_cycle(bool was_reset) noexcept = 0;
   /// Gives idle memory upstream until no more than `keep_bytes` of it are left in this pool.
   virtual void trim_own(std::size_t keep_bytes) noexcept = 0;
