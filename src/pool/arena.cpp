@@ -200,6 +200,7 @@ void Arena::take_back_taken(Taken& record) noexcept {
     dead_ -= sum;
     next_.set(&record);
     set_room(room() + sum.granted);
+    requested_.fall(sum.requested);
     Sum before = settled_.read();
     before -= sum;
     settled_.set(before);
@@ -212,6 +213,7 @@ void Arena::rewind() noexcept {
   Page* page = page_.load();
   next_.set(page != nullptr ? page->records.data() : nullptr);
   set_room(chunk_bytes_.read());
+  requested_.set(0);
   settled_.set({});
   dead_ = {};
   generation_ += 2;
@@ -334,10 +336,13 @@ void Arena::set_room(std::size_t bytes) noexcept {
   hidden_room_.set(is_fast ? 0 : bytes);
 }
 
+// Another thread may look while the owner goes on: what it sees is roughly right.
 Sum Arena::taken() const noexcept {
-  Sum sum = settled_.read();
-  sum += unsettled_grants();
-  return sum;
+  const Page* page = page_.load();
+  if (page == nullptr) return {};
+  return {.blocks = static_cast<std::size_t>(next_.read() - page->records.data()),
+          .requested = requested_.read(),
+          .granted = chunk_bytes_.read() - room()};
 }
 
 Sum Arena::taken_live() const noexcept {
@@ -377,8 +382,7 @@ RemoteFree& Arena::remote_free(Node& record) noexcept {
 Sum Arena::sum_of(const Node& record) const noexcept {
   if (is_taken(record)) {
     const auto& taken = static_cast<const Taken&>(record);
-    const std::size_t requested = taken.requested.read();
-    return {.blocks = 1, .requested = requested, .granted = rounded(requested)};
+    return {.blocks = 1, .requested = taken.requested, .granted = rounded(taken.requested)};
   }
   const Block& below = static_cast<const Passed&>(record).below;
   return {.blocks = 1, .requested = below.requested, .granted = below.bytes};
@@ -388,18 +392,9 @@ Block Arena::below(const Node& record) const noexcept {
   return is_taken(record) ? chunk_ : static_cast<const Passed&>(record).below;
 }
 
-// Another thread may look while the owner goes on: what it sees is roughly right, and in bounds.
 Sum Arena::unsettled_grants() const noexcept {
-  const Page* page = page_.load();
-  if (page == nullptr) return {};
-  const Taken* const next = next_.read();
-  const Sum settled = settled_.read();
-  Sum sum;
-  for (std::size_t i = settled.blocks; i < page->records.size() && &page->records[i] != next; ++i) {
-    ++sum.blocks;
-    sum.requested += page->records[i].requested.read();
-  }
-  sum.granted = chunk_bytes_.read() - room() - settled.granted;
+  Sum sum = taken();
+  sum -= settled_.read();
   return sum;
 }
 
@@ -434,7 +429,7 @@ Expected<Block> Arena::grow_taken(const Block& block, std::size_t bytes) noexcep
   const bool is_last = &record + 1 == next_.read();
   const std::size_t most = before.granted + (is_last ? room() : 0);
   if (bytes > most) return tl::unexpected(fail(Errc::cannot_grow, bytes));
-  record.requested.raise_to(bytes);
+  record.requested = std::max(bytes, record.requested);
   const Sum after = sum_of(record);
   Sum more = after;
   more -= before;
@@ -442,6 +437,7 @@ Expected<Block> Arena::grow_taken(const Block& block, std::size_t bytes) noexcep
   all += more;
   settled_.set(all);
   set_room(room() - more.granted);
+  requested_.rise(more.requested);
   count_growth(more.requested, more.granted);
   generation_ += 2;
   record.generation.store(generation_, std::memory_order_relaxed);

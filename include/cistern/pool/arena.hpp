@@ -90,7 +90,7 @@ class Arena final : public OwnedPool {
   /// A block of the chunk. They are used in order, and again from the first after a reset: what is
   /// older than the cycle is over without being touched.
   struct Taken : Node {
-    Owned<> requested;
+    std::size_t requested = 0;
   };
   /// The records of as many blocks as a chunk was cut into. Never given back, like all nodes.
   struct Page {
@@ -137,10 +137,11 @@ class Arena final : public OwnedPool {
   [[nodiscard]] Block take(std::size_t requested, std::size_t bytes) noexcept {
     Taken& record = *next_.read();
     const std::size_t room = room_.read();
-    record.requested.set(requested);
+    record.requested = requested;
     record.generation.store(generation_, std::memory_order_relaxed);
     next_.set(&record + 1);
     room_.set(room - bytes);
+    requested_.rise(requested);
     return {.memory = chunk_end_ - room,
             .offset = chunk_.offset,
             .bytes = bytes,
@@ -205,6 +206,7 @@ class Arena final : public OwnedPool {
   Owned<Taken*> next_;                                         // the record of the next block
   Taken* last_ = nullptr;                                      // behind the last
   std::uint64_t generation_ = (std::uint64_t{1} << 32U) | 1U;  // of the blocks that are taken now
+  Owned<> requested_;                                          // of what was taken
 
   const bool is_address_;  // else what lies in the chunk is told by offsets
   const std::size_t least_chunk_;
