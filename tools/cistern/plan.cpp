@@ -6,9 +6,9 @@
 #include <bit>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <iterator>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -198,7 +198,7 @@ void add_plan(CLI::App& app, Job& job) {
   command
       ->add_option("--cycle", arguments->cycle,
                    "Of a trace, plan the cycle with this number, from 1, that it marks")
-      ->check(CLI::Range(std::uint64_t{1}, std::numeric_limits<std::uint64_t>::max()));
+      ->check(CLI::PositiveNumber);
   command
       ->add_option("--granularity", arguments->granularity,
                    "Make sizes and offsets multiples of so many bytes, a power of two")
@@ -211,8 +211,10 @@ void add_plan(CLI::App& app, Job& job) {
       ->check(CLI::PositiveNumber);
   command->add_option("--seconds", arguments->seconds,
                       "Stop after so long; 1 if neither this nor --steps is given");
-  command->add_option("--steps", arguments->steps,
-                      "Stop after so many steps; without --seconds the result repeats exactly");
+  command
+      ->add_option("--steps", arguments->steps,
+                   "Stop after so many steps; without --seconds the result repeats exactly")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--svg", arguments->svg, "Draw the plan into this file");
   command->add_option("--offsets", arguments->offsets,
                       "Write the table with a column of offsets; - is standard output");

@@ -28,7 +28,7 @@ std::string extent(std::uint64_t marked, std::uint64_t cycle, const Trace& plann
     return fmt::format("The whole run is planned; --cycle plans one of the {} that it marks.",
                        counted(marked, "cycle"));
   }
-  return fmt::format("Cycle {} of {} is planned; {} were live when it began.", cycle, marked,
+  return fmt::format("Cycle {} of {} is planned; live when it began: {}.", cycle, marked,
                      counted(planned.initial_blocks.size(), "block"));
 }
 

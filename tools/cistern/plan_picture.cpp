@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -98,11 +97,9 @@ class Painter {
       if (is_empty(buffer)) continue;
       from_ = std::min(from_, buffer.lower);
       to_ = std::max(to_, buffer.upper);
-      least_ = std::min(least_, buffer.bytes);
       most_ = std::max(most_, buffer.bytes);
     }
     if (from_ > to_) from_ = to_ = 0;
-    least_ = std::min(least_, most_);
   }
 
   std::string paint() && {
@@ -121,6 +118,10 @@ class Painter {
     return buffer.bytes == 0 || buffer.lower == buffer.upper;
   }
 
+  static std::size_t bits(std::size_t bytes) {
+    return static_cast<std::size_t>(std::bit_width(bytes));
+  }
+
   template <class... Arguments>
   void add(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
     fmt::format_to(std::back_inserter(svg_), format, std::forward<Arguments>(arguments)...);
@@ -136,12 +137,16 @@ class Painter {
     return bottom - static_cast<double>(offset) / peak * (bottom - top);
   }
 
-  /// Sizes are told apart by their magnitudes.
+  /// The last is for the largest sizes; from one to the next they grow fourfold.
   [[nodiscard]] std::size_t shade(std::size_t bytes) const {
-    if (most_ <= least_) return shades.size() / 2;
-    const double part = std::log(static_cast<double>(bytes) / static_cast<double>(least_)) /
-                        std::log(static_cast<double>(most_) / static_cast<double>(least_));
-    return std::min(static_cast<std::size_t>(part * shades.size()), shades.size() - 1);
+    const std::size_t steps = (bits(most_) - bits(bytes)) / 2;
+    return shades.size() - 1 - std::min(steps, shades.size() - 1);
+  }
+
+  /// The smallest size of a shade; the first has all that is smaller, too.
+  [[nodiscard]] std::size_t least_of(std::size_t shade) const {
+    const std::size_t below = 2 * (shades.size() - 1 - shade) + 2;
+    return shade == 0 || bits(most_) <= below ? 1 : std::size_t{1} << (bits(most_) - below);
   }
 
   void open() {
@@ -216,28 +221,24 @@ class Painter {
         in_units(plan_.lower_bound_bytes));
   }
 
-  /// What the shades stand for: the least size of each.
+  /// What the shades stand for, those that some buffer can have.
   void add_legend() {
     if (most_ == 0) return;
     constexpr double row = 20;
-    const double first = bottom - row * static_cast<double>(shades.size());
-    add("<text x=\"{}\" y=\"{}\">sizes from</text>\n", right + 20, first - 6);
-    for (std::size_t each = 0; each < shades.size(); ++each) {
-      const double level = first + row * static_cast<double>(shades.size() - 1 - each);
-      const double part = static_cast<double>(each) / shades.size();
-      const double bytes = std::pow(static_cast<double>(least_), 1 - part) *
-                           std::pow(static_cast<double>(most_), part);
+    double level = bottom;
+    for (std::size_t each = shade(1); each < shades.size(); ++each) {
+      level -= row;
       add("<path class=\"s{}\" d=\"M{} {}h14v14h-14z\"/><text x=\"{}\" y=\"{}\">{}</text>\n", each,
-          right + 20, level, right + 40, level + 11, in_units(static_cast<std::uint64_t>(bytes)));
+          right + 20, level, right + 40, level + 11, format_size(least_of(each)));
     }
+    add("<text x=\"{}\" y=\"{}\">sizes from</text>\n", right + 20, level - 6);
   }
 
   const Lifetimes& lifetimes_;
   const Plan& plan_;
   std::uint64_t from_ = std::numeric_limits<std::uint64_t>::max();
   std::uint64_t to_ = 0;
-  std::size_t least_ = std::numeric_limits<std::size_t>::max();  // sizes
-  std::size_t most_ = 0;
+  std::size_t most_ = 0;  // the largest size
   std::string svg_;
 };
 
