@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -136,6 +137,18 @@ TEST_F(PlanCommand, PlansNothing) {
     EXPECT_EQ(document.at("fits"), true);
     EXPECT_EQ(broken_xml(contents("empty.svg")), "");
   }
+}
+
+TEST_F(PlanCommand, PlansAsMuchAs64BitsHold) {
+  const std::string most = "18446744073709551615";
+  const json document = run_to_json(
+      "plan " + written("most.csv", "id,lower,upper,size\n0,0," + most + "," + most + "\n") +
+      " --svg " + file("most.svg"));
+  EXPECT_EQ(document.at("peak_bytes"), std::numeric_limits<std::uint64_t>::max());
+  const std::string svg = contents("most.svg");
+  EXPECT_EQ(broken_xml(svg), "");
+  EXPECT_THAT(svg, HasSubstr(">5,000,000,000,000,000,000</text>"));  // at the axis of time
+  EXPECT_LT(svg.size(), 8000U);
 }
 
 TEST_F(PlanCommand, ReadsStandardInput) {

@@ -96,6 +96,7 @@ TEST(ReadLifetimes, NamesAWrongColumn) {
   EXPECT_EQ(error_of("lower,upper,size\n"), "table: line 1: lacks the column id" + known);
   EXPECT_EQ(error_of("id,lower,upper\n"), "table: line 1: lacks the column size" + known);
   EXPECT_EQ(error_of("id,lower,size,begin\n"), "table: line 1: has the column \"begin\"" + known);
+  EXPECT_EQ(error_of("id,start,upper,size\n"), "table: line 1: has the column \"start\"" + known);
   EXPECT_EQ(error_of("id,lower,upper,size,\n"), "table: line 1: has the column \"\"" + known);
   EXPECT_EQ(error_of("id,lower,upper,size,lower\n"), "table: line 1: has the column lower twice");
   EXPECT_EQ(error_of("id,lower,upper,size,alignment,offset,hint,id\n"),
@@ -147,8 +148,9 @@ TEST(ReadLifetimes, TakesLongTables) {
   for (int buffer = 0; buffer < 5000; ++buffer)
     csv += long_id + std::to_string(buffer) + ",0,1,1\n";
   EXPECT_EQ(table(csv).buffers.size(), 5000U);
-  EXPECT_THAT(error_of(header + std::string(10'000'000, ',')), HasSubstr("has 10000001 fields"));
-  EXPECT_THAT(error_of("lower" + std::string(10'000'000, ',')), HasSubstr("has the column \"\""));
+  const std::string commas(8'000'000, ',');
+  EXPECT_THAT(error_of(header + commas), HasSubstr("has 8000001 fields"));
+  EXPECT_THAT(error_of("lower" + commas), HasSubstr("has the column \"\""));
 }
 
 }  // namespace

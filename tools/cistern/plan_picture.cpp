@@ -85,7 +85,7 @@ std::vector<std::uint64_t> multiples(std::uint64_t step, std::uint64_t from, std
 /// 1, 2 or 5 times a power of ten that goes into `span` eight times or less.
 std::uint64_t decimal_step(std::uint64_t span) {
   std::uint64_t step = 1;
-  for (std::size_t turn = 0; step < (span + 7) / 8; ++turn)
+  for (std::size_t turn = 0; step < span / 8 + (span % 8 == 0 ? 0 : 1); ++turn)
     step = turn % 3 == 1 ? step / 2 * 5 : step * 2;
   return step;
 }
