@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
-#include <limits>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -139,12 +138,11 @@ TEST_F(PlanCommand, PlansNothing) {
   }
 }
 
-TEST_F(PlanCommand, PlansAsMuchAs64BitsHold) {
-  const std::string most = "18446744073709551615";
-  const json document = run_to_json(
-      "plan " + written("most.csv", "id,lower,upper,size\n0,0," + most + "," + most + "\n") +
-      " --svg " + file("most.svg"));
-  EXPECT_EQ(document.at("peak_bytes"), std::numeric_limits<std::uint64_t>::max());
+TEST_F(PlanCommand, TakesTimesAndSizesOf64Bits) {
+  const std::string table =
+      written("most.csv", "id,lower,upper,size\n0,0,18446744073709551615,9223372036854775808\n");
+  const json document = run_to_json("plan " + table + " --svg " + file("most.svg"));
+  EXPECT_EQ(document.at("peak_bytes"), std::uint64_t{1} << 63U);
   const std::string svg = contents("most.svg");
   EXPECT_EQ(broken_xml(svg), "");
   EXPECT_THAT(svg, HasSubstr(">5,000,000,000,000,000,000</text>"));  // at the axis of time
@@ -191,6 +189,9 @@ TEST_F(PlanCommand, HoldsAPlanAgainstACapacity) {
   EXPECT_EQ(fits.at("capacity"), 1024);
   EXPECT_EQ(fits.at("fits"), true);
   EXPECT_EQ(run_to_json("plan " + table + " --capacity 400").at("fits"), true);
+
+  EXPECT_THAT(run_command("plan " + table + " --capacity 400").output,
+              HasSubstr("400 bytes: the plan fits\n"));
 
   const Outcome outcome = run_command("plan " + table + " --capacity 399 --json");
   EXPECT_EQ(outcome.status, 1);

@@ -139,19 +139,24 @@ Json as_json(const PlanInput& input, const Arguments& arguments, const Result& r
   return json;
 }
 
-void print(std::FILE* out, const PlanInput& input, const Result& result) {
+void print(std::FILE* out, const PlanInput& input, const Arguments& arguments,
+           const Result& result) {
   const Plan& plan = result.plan;
-  fmt::print(
-      out,
-      "{}{}, planned in {} and {}\n"
-      "peak         {:>12}  {:>19} bytes\n"
-      "lower bound  {:>12}  {:>19} bytes\n"
-      "{}\n",
-      input.text, counted(input.lifetimes.buffers.size(), "buffer"), as_time(1e9 * result.seconds),
-      counted(plan.steps, "step"), in_units(plan.peak_bytes), with_commas(plan.peak_bytes),
-      in_units(plan.lower_bound_bytes), with_commas(plan.lower_bound_bytes),
-      plan.proved_optimal ? fmt::format("{:.4f} times the bound: proved optimal", result.ratio())
-                          : fmt::format("{:.4f} times the bound", result.ratio()));
+  const auto print_level = [&](const char* name, std::size_t bytes, const std::string& remark) {
+    fmt::print(out, "{:<12} {:>12} {:>16} bytes{}\n", name, in_units(bytes), with_commas(bytes),
+               remark);
+  };
+  fmt::print(out, "{}{}, planned in {} and {}\n", input.text,
+             counted(input.lifetimes.buffers.size(), "buffer"), as_time(1e9 * result.seconds),
+             counted(plan.steps, "step"));
+  print_level("peak", plan.peak_bytes,
+              fmt::format(", {:.4f} times the bound{}", result.ratio(),
+                          plan.proved_optimal ? ": proved optimal" : ""));
+  print_level("lower bound", plan.lower_bound_bytes, "");
+  if (arguments.capacity) {
+    print_level("capacity", *arguments.capacity,
+                plan.peak_bytes <= *arguments.capacity ? ": the plan fits" : ": it does not fit");
+  }
 }
 
 void check(const Arguments& arguments) {
@@ -175,7 +180,7 @@ void run(const Arguments& arguments) {
   if (arguments.json) {
     print_json(as_json(input, arguments, result));
   } else {
-    print(arguments.offsets == "-" ? stderr : stdout, input, result);
+    print(arguments.offsets == "-" ? stderr : stdout, input, arguments, result);
   }
   if (arguments.capacity) {
     if (const std::string why = why_unfit(result, *arguments.capacity); !why.empty())
