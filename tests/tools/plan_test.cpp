@@ -197,6 +197,15 @@ TEST_F(PlanCommand, HoldsAPlanAgainstACapacity) {
   EXPECT_EQ(outcome.status, 1);
   EXPECT_EQ(json::parse(outcome.output).at("fits"), false);
   EXPECT_EQ(outcome.errors, "cistern: no plan fits 399 bytes: at least 400 are needed\n");
+
+  // More than the sizes are needed here; whether that is proved is the planner's affair.
+  const Outcome aligned = run_command(
+      "plan " + written("aligned.csv", "id,lower,upper,size,alignment\n0,0,1,1,64\n1,0,1,1,64\n") +
+      " --capacity 64");
+  EXPECT_EQ(aligned.status, 1);
+  EXPECT_THAT(aligned.output, HasSubstr("64 bytes: it does not fit\n"));
+  EXPECT_THAT(aligned.errors, StartsWith("cistern: no plan "));
+  EXPECT_THAT(aligned.errors, HasSubstr("65"));
 }
 
 TEST_F(PlanCommand, MakesSizesAndOffsetsMultiplesOfAGranularity) {
