@@ -30,7 +30,7 @@ Clocked::Duration Clocked::spent() const noexcept {
   return std::max(Duration(0), Duration(sum_) - clock_cost_ * static_cast<double>(calls_));
 }
 
-cistern::Expected<cistern::Block> Clocked::try_allocate(cistern::Request request) noexcept {
+cistern::Expected<cistern::Block> Clocked::try_allocate(const cistern::Request& request) noexcept {
   const auto start = Clock::now();
   auto block = upstream().try_allocate(request);
   sum_ += Clock::now() - start;

@@ -409,8 +409,15 @@ void Planned::learn() noexcept try {
     const std::vector<std::size_t> bytes_before = before_.bytes();
     std::vector<bool> varies(bytes.size());
     for (std::size_t i = 0; i < bytes.size(); ++i) {
-      varies[i] = (bytes[i] - 1) / alignment_ != (bytes_before[i] - 1) / alignment_;
+      varies[i] = !is_alike(bytes[i], bytes_before[i]);
       bytes[i] = std::max(bytes[i], bytes_before[i]);
+    }
+    if (laid_.plan != nullptr && now_.is_like(laid_.plan->record())) {
+      // What varied once is taken to vary again.
+      for (const PlanStep& step : laid_.plan->steps()) {
+        const std::size_t i = laid_.plan->number_of(step);
+        varies[i] = varies[i] || step.varies || !is_alike(step.usual, bytes[i]);
+      }
     }
     CycleRecord larger = now_;
     larger.set_bytes(bytes);
@@ -419,6 +426,10 @@ void Planned::learn() noexcept try {
   std::swap(before_, now_);
 } catch (const std::bad_alloc&) {
   before_.give_up();
+}
+
+bool Planned::is_alike(std::size_t bytes, std::size_t other) const noexcept {
+  return (bytes - 1) / alignment_ == (other - 1) / alignment_;
 }
 
 void Planned::grow_plan() noexcept try {
@@ -486,11 +497,10 @@ void Planned::forget_retired() noexcept {
   });
 }
 
-// As many idle bytes below go back to the device as the slab takes.
+// What the learned cycle left idle below goes back first: the slab takes its place.
 void Planned::lay_out() noexcept {
   const CyclePlan& plan = *laid_.plan;
-  const std::size_t idle = upstream().stats().cached.current;
-  trim_upstream(saturating_subtract(idle, plan.slab_bytes()));
+  trim_upstream(0);
   const std::size_t alignment = plan.slab_alignment();
   const Expected<Block> slab = upstream().try_allocate(
       {.bytes = plan.slab_bytes(), .alignment = alignment > alignment_ ? alignment : 0});

@@ -191,6 +191,7 @@ class Planned final : public OwnedPool {
 
   void learn() noexcept;
   void make_plan(CycleRecord record, const std::vector<bool>& varies) noexcept;
+  [[nodiscard]] bool is_alike(std::size_t bytes, std::size_t other) const noexcept;
   void grow_plan() noexcept;
   std::unique_ptr<PlanSteps> steps_for(std::size_t number);
   void put_plan_aside();
