@@ -68,7 +68,7 @@ Block Arena::take_slowly(const Request& request) noexcept {
   const std::size_t room_before = room();
   room_.set(room_before);
   hidden_room_.set(0);
-  Block block = take(request.bytes, rounded(request.bytes));
+  Block block = take(here(), request.bytes, rounded(request.bytes));
   set_room(room_.read());
   if (!is_address_) {
     block.memory = chunk_.memory;

@@ -50,7 +50,7 @@ Expected<Block> Planned::seek_in_order(const Request& request, Until until) noex
       step != plan.barrier(static_cast<std::size_t>(next_free_.read() - plan.frees().data()));
   if (may_be_taken && step->accepts(request)) {
     const std::uint64_t bits = until == Until::freed ? held_bit : 0;
-    const Block block = take_next(request.bytes, generation_ | bits);
+    const Block block = take(*step, request.bytes, generation_ | bits);
     settle();
     open_way();
     return block;

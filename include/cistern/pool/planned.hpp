@@ -72,19 +72,22 @@ class Planned final : public OwnedPool {
   using OwnedPool::deallocate;
   using OwnedPool::reset_peaks;
   [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override {
-    if (is_next(request)) [[likely]]
-      return take_next(request.bytes, generation_);
+    PlanStep* const step = next_.read();
+    if (is_served_by(step, request)) [[likely]]
+      return take(*step, request.bytes, generation_);
     return seek(request, Until::reset);
   }
   [[nodiscard]] Expected<Block> try_allocate_held(const Request& request) noexcept override {
-    if (is_next(request)) [[likely]]
-      return take_next(request.bytes, generation_ | held_bit);
+    PlanStep* const step = next_.read();
+    if (is_served_by(step, request)) [[likely]]
+      return take(*step, request.bytes, generation_ | held_bit);
     return seek(request, Until::freed);
   }
   /// What `Resource::allocate` does, in fewer steps for a caller that knows that this is planned.
   [[nodiscard]] Block allocate(std::size_t bytes) {
-    if (next_.read() != barrier_ && next_.read()->accepts_plain(bytes)) [[likely]]
-      return take_next(bytes, generation_);
+    PlanStep* const step = next_.read();
+    if (step != barrier_ && step->accepts_plain(bytes)) [[likely]]
+      return take(*step, bytes, generation_);
     return OwnedPool::allocate(bytes);
   }
   bool deallocate(const Block& block, Stream stream) noexcept override;
@@ -135,12 +138,11 @@ class Planned final : public OwnedPool {
 
   // --- the fast path ---
 
-  [[nodiscard]] bool is_next(const Request& request) const noexcept {
-    return next_.read() != barrier_ && next_.read()->accepts_plain(request.bytes) &&
+  [[nodiscard]] bool is_served_by(const PlanStep* step, const Request& request) const noexcept {
+    return step != barrier_ && step->accepts_plain(request.bytes) &&
            request.alignment <= alignment_ && request.stream.id == 0;
   }
-  [[nodiscard]] Block take_next(std::size_t bytes, std::uint64_t generation) noexcept {
-    PlanStep& step = *next_.read();
+  [[nodiscard]] Block take(PlanStep& step, std::size_t bytes, std::uint64_t generation) noexcept {
     next_.set(&step + 1);
     requested_.rise(bytes);
     step.requested.set(bytes);
@@ -237,8 +239,8 @@ class Planned final : public OwnedPool {
   Mode mode_ = Mode::learning;
   bool is_pinned_ = false;
   std::uint64_t lay_out_at_ = 0;  // not before this cycle, since it failed
-  bool has_outgrown_ = false;  // a size that varies was passed on in this cycle
-  bool has_held_ = false;      // a block of a plan may be
+  bool has_outgrown_ = false;     // a size that varies was passed on in this cycle
+  bool has_held_ = false;         // a block of a plan may be
 
   mutable std::mutex laid_mutex_;  // held to replace the plan, and to look at it on another thread
   Laid laid_;                      // the plan that is in use
