@@ -79,8 +79,10 @@ class Planned final : public OwnedPool {
   }
   [[nodiscard]] Expected<Block> try_allocate_held(const Request& request) noexcept override {
     PlanStep* const step = next_.read();
-    if (is_served_by(step, request)) [[likely]]
+    if (is_served_by(step, request)) [[likely]] {
+      has_held_ = true;
       return take(*step, request.bytes, generation_ | held_bit);
+    }
     return seek(request, Until::freed);
   }
   /// What `Resource::allocate` does, in fewer steps for a caller that knows that this is planned.
