@@ -20,7 +20,7 @@ class Clocked final : public cistern::Stage {
 
   using Stage::deallocate;
   [[nodiscard]] cistern::Expected<cistern::Block> try_allocate(
-      cistern::Request request) noexcept override;
+      const cistern::Request& request) noexcept override;
   bool deallocate(const cistern::Block& block, cistern::Stream stream) noexcept override;
   [[nodiscard]] cistern::Outstanding outstanding() const noexcept override;
 

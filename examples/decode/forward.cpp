@@ -1,6 +1,6 @@
-// A token is about a thousand buffers: most of them are a head's, a few hundred bytes each, and
-// live for one operator. They are freed where they go out of scope; nothing here plans or reuses
-// memory, that is the pool's work.
+// A token is about a thousand buffers, and a cycle: most of them are a head's, a few hundred bytes
+// each, and live for one operator. They are freed where they go out of scope; nothing here plans or
+// reuses memory, that is the pool's work.
 #include "forward.hpp"
 
 #include <cmath>

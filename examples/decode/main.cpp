@@ -24,7 +24,7 @@ namespace {
 
 struct Arguments {
   Job job;
-  std::vector<std::string> stacks{"cache > host"};
+  std::vector<std::string> stacks{"cache > host", "planned > cache > host"};
   std::size_t runs = 5;
   std::string trace;
   bool check = false;

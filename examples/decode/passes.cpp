@@ -25,22 +25,18 @@ std::uint64_t fingerprint(const Tensor& logits) {
   return hash;
 }
 
-struct Hooks {
-  std::function<void()> before = [] {};
-  std::function<void(const Turn&)> after = [](const Turn&) {};
-};
-
-Output take_turns(const Job& job, Session& session, const Hooks& hooks = {}) {
+Output take_turns(
+    const Job& job, Session& session,
+    const std::function<void(const Turn&)>& after = [](const Turn&) {}) {
   Output output;
   output.tokens.reserve(job.tokens);
   output.fingerprints.reserve(job.tokens);
   for (std::size_t i = 0; i < job.tokens; ++i) {
-    hooks.before();
     const Turn turn = session.turn();
     output.tokens.push_back(turn.token);
     output.fingerprints.push_back(fingerprint(turn.logits));
     output.mean_log_probability += std::log(static_cast<double>(turn.probability));
-    hooks.after(turn);
+    after(turn);
   }
   output.mean_log_probability /= static_cast<double>(job.tokens);
   return output;
@@ -76,7 +72,7 @@ Output record(const Job& job, const std::string& stack, const std::filesystem::p
   Output output;
   {
     Session session(job, *memory);
-    output = take_turns(job, session, {.before = [&] { memory->cycle(); }});
+    output = take_turns(job, session);
   }
   if (!memory->finish()) throw std::runtime_error("cannot write the trace " + file.string());
   return output;
@@ -90,7 +86,7 @@ Deviation check(const Job& job, const std::string& stack) {
   const auto keep = [&](const Turn& turn) {
     logits.emplace_back(turn.logits.values().begin(), turn.logits.values().end());
   };
-  result.output = take_turns(job, session, {.after = keep});
+  result.output = take_turns(job, session, keep);
 
   std::vector<Token> sequence = make_prompt(job.config, job.prompt_length, job.seed);
   sequence.insert(sequence.end(), result.output.tokens.begin(), result.output.tokens.end() - 1);

@@ -21,6 +21,7 @@ Session::Session(const Job& job, Resource& memory)
 }
 
 Turn Session::turn() {
+  memory_.cycle();
   const Tensor hidden = decoder_.read(last_.values());
   Tensor logits = decoder_.logits(hidden);
   last_ = largest(memory_, logits);

@@ -30,7 +30,7 @@ class Session {
   /// `memory` is borrowed.
   Session(const Job& job, Resource& memory);
 
-  /// Reads the last token and chooses the next.
+  /// Reads the last token and chooses the next: one cycle, as far as the memory is concerned.
   Turn turn();
 
   [[nodiscard]] const Weights& weights() const noexcept { return weights_; }

@@ -137,6 +137,11 @@ Expected<void> Deferred::try_allocate_batch(std::span<const Request> requests,
   return {};
 }
 
+bool Deferred::is_live(const Block& block) const noexcept {
+  const Resource* const home = stack();
+  return home != nullptr && home->is_live(block);
+}
+
 bool Deferred::deallocate(const Block& block, Stream stream) noexcept {
   if (block.empty()) return true;
   Resource* const home = stack();

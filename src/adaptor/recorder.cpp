@@ -241,7 +241,7 @@ class Recorder::Impl {
   }
 
   template <class Visit>
-  void each_node(Visit&& visit) const {
+  void each_node(Visit&& visit) {
     const std::lock_guard lock(mutex_);
     nodes_.each(visit);
   }
@@ -408,11 +408,47 @@ void Recorder::cycle() noexcept {
   Stage::cycle();
 }
 
+// What came back is what the upstream no longer knows as live.
+std::size_t Recorder::reset() noexcept {
+  const std::size_t blocks = upstream().reset();
+  RecorderNode* ended = nullptr;
+  std::size_t kept = 0;
+  impl_->each_node([&](RecorderNode& node) {
+    if (!node.is_live()) return;
+    if (upstream().is_live(node.upstream)) {
+      ++kept;
+    } else {
+      node.next_free = std::exchange(ended, &node);
+    }
+  });
+  ThreadBuffer* buffer = impl_->buffer();
+  if (kept == 0 && ended != nullptr) impl_->record(buffer, {.operation = Operation::reset});
+  while (ended != nullptr) {
+    RecorderNode& node = *std::exchange(ended, ended->next_free);
+    if (kept > 0 && node.id != 0) impl_->record(buffer, death_of(node, node.stream));
+    node.end_life();
+    impl_->live.freed(node.upstream);
+    impl_->put_node(buffer, &node);
+    unpin();
+  }
+  impl_->record(buffer, {.id = impl_->next_cycle(), .operation = Operation::cycle});
+  return blocks;
+}
+
 bool Recorder::finish() noexcept {
   return impl_->finish();
 }
 
 Expected<Block> Recorder::try_allocate(const Request& request) noexcept {
+  return record_allocation(request, [&] { return upstream().try_allocate(request); });
+}
+
+Expected<Block> Recorder::try_allocate_held(const Request& request) noexcept {
+  return record_allocation(request, [&] { return upstream().try_allocate_held(request); });
+}
+
+template <class Ask>
+Expected<Block> Recorder::record_allocation(const Request& request, Ask&& ask) noexcept {
   if (request.bytes == 0) return Block{};
   ThreadBuffer* buffer = impl_->buffer();
   RecorderNode* node = impl_->take_node(buffer);
@@ -420,7 +456,7 @@ Expected<Block> Recorder::try_allocate(const Request& request) noexcept {
     impl_->live.failed();
     return tl::unexpected(out_of_records(request.bytes));
   }
-  const Expected<Block> below = upstream().try_allocate(request);
+  const Expected<Block> below = ask();
   if (!below) {
     impl_->put_node(buffer, node);
     impl_->live.failed();
@@ -430,14 +466,27 @@ Expected<Block> Recorder::try_allocate(const Request& request) noexcept {
   return impl_->hand_out(*node, request, buffer, pin());
 }
 
-// Recorded one by one, in their order.
 Expected<void> Recorder::try_allocate_batch(std::span<const Request> requests,
                                             std::span<Block> blocks) noexcept {
+  return record_batch(requests, blocks,
+                      [&] { return upstream().try_allocate_batch(requests, blocks); });
+}
+
+Expected<void> Recorder::try_allocate_held_batch(std::span<const Request> requests,
+                                                 std::span<Block> blocks) noexcept {
+  return record_batch(requests, blocks,
+                      [&] { return upstream().try_allocate_held_batch(requests, blocks); });
+}
+
+// Recorded one by one, in their order.
+template <class Ask>
+Expected<void> Recorder::record_batch(std::span<const Request> requests, std::span<Block> blocks,
+                                      Ask&& ask) noexcept {
   if (bytes_of(requests) == 0) {
     std::ranges::fill(blocks, Block{});
     return {};
   }
-  Expected<void> below = upstream().try_allocate_batch(requests, blocks);
+  Expected<void> below = ask();
   ThreadBuffer* buffer = impl_->buffer();
   if (below && !impl_->take_nodes(buffer, blocks)) {
     for (std::size_t i = 0; i < requests.size(); ++i)

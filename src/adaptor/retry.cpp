@@ -181,6 +181,10 @@ Expected<void> Retry::try_allocate_batch(std::span<const Request> requests,
   return granted;
 }
 
+bool Retry::is_live(const Block& block) const noexcept {
+  return upstream().is_live(block);
+}
+
 bool Retry::deallocate(const Block& block, Stream stream) noexcept {
   return upstream().deallocate(block, stream);
 }

@@ -7,6 +7,10 @@
 namespace cistern {
 
 int print(char* out, std::size_t size, const Error& error) noexcept {
+  if (error.from_cycle != 0) {
+    return std::snprintf(out, size, "%s refused: a block of cycle %llu, which a reset has ended",
+                         error.stage, static_cast<unsigned long long>(error.from_cycle));
+  }
   const bool is_about_size = error.code != Errc::bad_alignment &&
                              error.code != Errc::invalid_block &&
                              error.code != Errc::wrong_device && error.code != Errc::unsupported;
@@ -39,6 +43,8 @@ const char* name(Errc code) noexcept {
       return "the memory is another device's";
     case Errc::unsupported:
       return "the device has no such capability";
+    case Errc::wrong_thread:
+      return "only its owner thread may ask it";
     case Errc::device_failed:
       return "the device failed";
   }

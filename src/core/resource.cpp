@@ -22,16 +22,20 @@ Request sum_of(std::span<const Request> requests) noexcept {
 
 }  // namespace
 
+bool Resource::is_live(const Block& block) const noexcept {
+  return !block.empty() && block.node->names(block, this);
+}
+
 Expected<Block> Resource::try_grow(const Block& /*block*/, std::size_t bytes) noexcept {
   return tl::unexpected(
       Error{.code = Errc::cannot_grow, .stage = device().limits().kind, .requested = bytes});
 }
 
-Expected<void> Resource::try_allocate_batch(std::span<const Request> requests,
-                                            std::span<Block> blocks) noexcept {
+Expected<void> Resource::allocate_each(std::span<const Request> requests, std::span<Block> blocks,
+                                       AskForOne ask) noexcept {
   assert(requests.size() == blocks.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    const Expected<Block> block = try_allocate(requests[i]);
+    const Expected<Block> block = (this->*ask)(requests[i]);
     if (!block) {
       for (std::size_t granted = 0; granted < i; ++granted)
         deallocate(blocks[granted], requests[granted].stream);
@@ -42,9 +46,21 @@ Expected<void> Resource::try_allocate_batch(std::span<const Request> requests,
   return {};
 }
 
+Expected<void> Resource::try_allocate_batch(std::span<const Request> requests,
+                                            std::span<Block> blocks) noexcept {
+  return allocate_each(requests, blocks, &Resource::try_allocate);
+}
+
 std::vector<Block> Resource::allocate_batch(std::span<const Request> requests) {
   std::vector<Block> blocks(requests.size());
   const Expected<void> done = try_allocate_batch(requests, blocks);
+  if (!done) throw_out_of_memory(sum_of(requests), done.error());
+  return blocks;
+}
+
+std::vector<Block> Resource::allocate_held_batch(std::span<const Request> requests) {
+  std::vector<Block> blocks(requests.size());
+  const Expected<void> done = try_allocate_held_batch(requests, blocks);
   if (!done) throw_out_of_memory(sum_of(requests), done.error());
   return blocks;
 }

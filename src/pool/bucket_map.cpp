@@ -1,9 +1,10 @@
+#include "cistern/pool/bucket_map.hpp"
+
 #include <algorithm>
 #include <bit>
 #include <stdexcept>
 
 #include "cistern/core/size.hpp"
-#include "cistern/pool/idle_index.hpp"
 
 namespace cistern {
 
@@ -65,17 +66,9 @@ BucketMap::BucketMap(const Table& policy, std::size_t granularity) {
   }
 }
 
-std::size_t BucketMap::bucket_for(std::size_t bytes) const noexcept {
-  if (!geometric_) {
-    return static_cast<std::size_t>(
-        std::lower_bound(capacities_.begin(), capacities_.end(), bytes) - capacities_.begin());
-  }
-  const std::size_t last = bytes - 1;
-  const std::size_t per_doubling = std::size_t{1} << doubling_bits_;
-  if ((last >> first_power_) == 0) return last >> granularity_bits_;
-  const unsigned power = floor_log2(last);
-  const std::size_t step = (last >> (power - doubling_bits_)) & (per_doubling - 1);
-  return per_doubling + ((std::size_t{power - first_power_} << doubling_bits_) | step);
+std::size_t BucketMap::bucket_in_table(std::size_t bytes) const noexcept {
+  return static_cast<std::size_t>(std::lower_bound(capacities_.begin(), capacities_.end(), bytes) -
+                                  capacities_.begin());
 }
 
 }  // namespace cistern

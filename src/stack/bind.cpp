@@ -72,16 +72,32 @@ Result<void> check_order(const Chain& chain) {
     return problem(chain[i].syntax.span, quoted(chain[i].syntax.name) + " is " + what_is(chain[i]) +
                                              ": it stands at the right end, with nothing below it");
   }
+  for (std::size_t i = 1; i < chain.size(); ++i) {
+    const std::string& above = chain[i - 1].syntax.name;
+    if (!is_outermost(chain[i]) || above == "trace") continue;
+    return tl::unexpected(not_outermost(chain[i].syntax, quoted(above)));
+  }
   if (ends_stack(chain.back())) return {};
   return tl::unexpected(nothing_below(chain.back().syntax));
 }
 
 }  // namespace
 
+bool is_outermost(const Link& link) {
+  return link.entry != nullptr && (link.syntax.name == "arena" || link.syntax.name == "planned");
+}
+
 Problem name_of_the_language(const StageSyntax& stage) {
   return {.span = stage.span,
           .message = quoted(stage.name) +
                      " is a name of the language and cannot name a resource of the program"};
+}
+
+Problem not_outermost(const StageSyntax& stage, const std::string& above) {
+  return {.span = stage.span,
+          .message = quoted(stage.name) + " takes back at once what it has handed out, which " +
+                     above +
+                     " would not know of: it is the outermost stage, or stands under 'trace'"};
 }
 
 Problem nothing_below(const StageSyntax& stage) {

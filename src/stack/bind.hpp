@@ -31,6 +31,10 @@ using Chain = std::vector<Link>;
 /// What is wrong with a resource of the program that has the name of this stage or recipe.
 [[nodiscard]] Problem name_of_the_language(const StageSyntax& stage);
 
+/// Takes back at once what it has handed out (`reset`), so that no stage above may hand it on.
+[[nodiscard]] bool is_outermost(const Link& link);
+[[nodiscard]] Problem not_outermost(const StageSyntax& stage, const std::string& above);
+
 /// What is wrong with a stage that something must stand below, but nothing does.
 [[nodiscard]] Problem nothing_below(const StageSyntax& stage);
 

@@ -42,6 +42,10 @@ Type<NestedStack> stack() {
             NestedStack nested;
             Result<Chain> chain = language::bind(stages, *context.bindings);
             if (!chain) return problem_of(chain);
+            for (const Link& link : *chain) {
+              if (is_outermost(link))
+                return tl::unexpected(not_outermost(link.syntax, "the stage around it"));
+            }
             nested.chain = std::move(*chain);
             add_used(stages, *context.bindings, nested.bindings);
             return nested;

@@ -36,14 +36,11 @@ void finish_recordings(Resource& stage) {
 }  // namespace
 
 std::vector<Buffer> Stack::buffers(std::span<const Request> requests) const {
-  std::vector<Request> held(requests.begin(), requests.end());
-  for (Request& request : held)
-    request.held = true;
   std::vector<Buffer> buffers;
-  buffers.reserve(held.size());
-  const std::vector<Block> blocks = outermost_->allocate_batch(held);
+  buffers.reserve(requests.size());
+  const std::vector<Block> blocks = outermost_->allocate_held_batch(requests);
   for (std::size_t i = 0; i < blocks.size(); ++i)
-    buffers.emplace_back(*outermost_, blocks[i], held[i].stream);
+    buffers.emplace_back(*outermost_, blocks[i], requests[i].stream);
   return buffers;
 }
 

@@ -20,8 +20,10 @@
 #include "cistern/device/file.hpp"
 #include "cistern/device/host.hpp"
 #include "cistern/device/simulated.hpp"
+#include "cistern/pool/arena.hpp"
 #include "cistern/pool/cache.hpp"
 #include "cistern/pool/coalesce.hpp"
+#include "cistern/pool/planned.hpp"
 #include "cistern/pool/virtual.hpp"
 #include "stack/cache_buckets.hpp"
 #include "stack/coalesce_classes.hpp"
@@ -116,6 +118,34 @@ StageEntry cache() {
              "what is held is at most so much more than the peak of what was live")
       .made_by([](const Options& options, Ref<Resource> upstream) {
         return make<Cache>(std::move(upstream), options.resolved());
+      });
+}
+
+StageEntry arena() {
+  using Options = Arena::Options;
+  return StageOf<Options>(Kind::pool, "arena",
+                          "takes many blocks of one chunk and all of them back at once; of one "
+                          "thread, and the outermost stage but for trace")
+      .takes("chunk", &Options::chunk, size(),
+             "bytes of the chunk at first; later it is what a cycle needs, and no less than this")
+      .takes("warn_cycles", &Options::warn_cycles, number<std::size_t>(),
+             "cycles in a row in which ever more is live, until a reset is said to be forgotten")
+      .takes("warn_bytes", &Options::warn_bytes, or_none(size_or_percent(), unbounded),
+             "live bytes until it is said; 0 for half of the device's memory")
+      .made_by([](const Options& options, Ref<Resource> upstream) {
+        return make<Arena>(std::move(upstream), options);
+      });
+}
+
+StageEntry planned() {
+  using Options = Planned::Options;
+  return StageOf<Options>(Kind::pool, "planned",
+                          "learns cycles and serves them from a plan; of one thread, and the "
+                          "outermost stage but for trace")
+      .takes("steps", &Options::steps, number<std::uint64_t>(),
+             "that the planner may take for a cycle")
+      .made_by([](const Options& options, Ref<Resource> upstream) {
+        return make<Planned>(std::move(upstream), options);
       });
 }
 
@@ -342,9 +372,9 @@ StageEntry simulated() {
 }  // namespace
 
 const std::vector<StageEntry>& stages() {
-  static const std::vector<StageEntry> table = {limit(), retry(),    trace(),        resident(),
-                                                cache(), coalesce(), virtual_pool(), fallback(),
-                                                first(), deferred(), host(),         simulated()};
+  static const std::vector<StageEntry> table = {
+      limit(), retry(),   trace(),    resident(), cache(),    coalesce(), virtual_pool(),
+      arena(), planned(), fallback(), first(),    deferred(), host(),     simulated()};
   return table;
 }
 

@@ -22,12 +22,6 @@ constexpr std::uint64_t ns_per_second = 1'000'000'000;
 constexpr std::uint64_t ns_per_hour = 60 * 60 * ns_per_second;
 constexpr std::uint64_t ns_per_day = 24 * ns_per_hour;
 
-std::string_view trim(std::string_view text) {
-  const std::size_t first = text.find_first_not_of(" \t");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
-}
-
 std::optional<std::uint64_t> parse_hexadecimal(std::string_view text) {
   if (text == "(nil)") return 0;
   if (text.starts_with("0x") || text.starts_with("0X")) text.remove_prefix(2);
@@ -100,7 +94,7 @@ class RmmImporter {
   Status import_line(std::string_view line) {
     if (trim(line).empty()) return {};
     std::array<std::string_view, 6> fields;
-    const std::size_t count = split(line, fields);
+    const std::size_t count = split_fields(line, fields);
     if (count != fields.size()) {
       return failure(
           fmt::format("has {} fields; there should be {}: {}", count, fields.size(), rmm_header));
@@ -150,18 +144,6 @@ class RmmImporter {
     }
     builder_.free(pointer, context);
     return {};
-  }
-
-  /// Fills `fields` with the trimmed fields of `line`; returns how many the line has.
-  static std::size_t split(std::string_view line, std::array<std::string_view, 6>& fields) {
-    std::size_t count = 0;
-    while (true) {
-      const std::size_t comma = line.find(',');
-      if (count < fields.size()) fields[count] = trim(line.substr(0, comma));
-      ++count;
-      if (comma == std::string_view::npos) return count;
-      line.remove_prefix(comma + 1);
-    }
   }
 
   [[nodiscard]] Failure bad_field(std::string_view field, std::string_view found,

@@ -48,6 +48,10 @@ template <class Target, class Observer>
 void play(Target& target, std::span<const Step> steps, std::vector<Slot>& slots, Tally& tally,
           Observer& observer) {
   for (const Step& step : steps) {
+    if (step.kind == Step::Kind::cycle) {
+      if constexpr (requires { target.cycle(); }) target.cycle();
+      continue;
+    }
     Slot& slot = slots[step.slot];
     if (step.kind == Step::Kind::allocate) {
       observer.start();

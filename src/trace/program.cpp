@@ -56,7 +56,8 @@ class Compiler {
         free_all(program_.steps);
         break;
       case Operation::cycle:
-        break;  // no stage takes notice of one
+        program_.steps.push_back({.kind = Step::Kind::cycle});
+        break;
     }
   }
 

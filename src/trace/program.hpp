@@ -14,7 +14,7 @@ namespace cistern::detail {
 
 /// One call to a stack.
 struct Step {
-  enum class Kind : std::uint8_t { allocate, free };
+  enum class Kind : std::uint8_t { allocate, free, cycle };
 
   std::uint64_t bytes = 0;  // requested; a free repeats it
   std::uint64_t stream = 0;

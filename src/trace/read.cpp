@@ -1,13 +1,16 @@
 #include "cistern/trace/read.hpp"
 
 #include <utility>
+#include <variant>
 
 #include <fmt/format.h>
 
 #include "cistern/trace/check.hpp"
+#include "cistern/trace/lifetimes.hpp"
 #include "trace/fail.hpp"
 #include "trace/file.hpp"
 #include "trace/gzip.hpp"
+#include "trace/read_lifetimes.hpp"
 #include "trace/readers.hpp"
 
 namespace cistern {
@@ -43,6 +46,16 @@ ReadResult read_uncompressed(std::string_view bytes, const ReadOptions& options)
   return fail_at_byte(
       0, fmt::format("begins with {}, as no known trace does: a cistern trace, a PyTorch snapshot "
                      "(pickle), an RMM log (CSV) or a Chrome trace (JSON) is expected",
+                     quoted(bytes.substr(0, 16))));
+}
+
+tl::expected<Plannable, TraceError> plannable_uncompressed(std::string_view bytes,
+                                                           const ReadOptions& options) {
+  if (looks_like_lifetimes(bytes)) return read_lifetimes(bytes);
+  if (recognise(bytes) != nullptr) return read_uncompressed(bytes, options);
+  return fail_at_byte(
+      0, fmt::format("begins with {}, as no table of lifetimes (CSV with the columns id, lower, "
+                     "upper and size) and no known trace does",
                      quoted(bytes.substr(0, 16))));
 }
 
@@ -122,6 +135,23 @@ tl::expected<Recording, TraceError> read_recording_from_memory(std::string_view 
 tl::expected<Recording, TraceError> read_recording(const std::filesystem::path& path,
                                                    const ReadOptions& options) {
   return detail::read_from_file(path, options, read_recording_from_memory);
+}
+
+tl::expected<Plannable, TraceError> read_plannable_from_memory(std::string_view bytes,
+                                                               std::string name,
+                                                               const ReadOptions& options) {
+  auto result = detail::read_contents(bytes, options, detail::plannable_uncompressed);
+  if (result) {
+    std::visit([&](auto& each) { each.name = std::move(name); }, *result);
+  } else {
+    result.error().file = std::move(name);
+  }
+  return result;
+}
+
+tl::expected<Plannable, TraceError> read_plannable(const std::filesystem::path& path,
+                                                   const ReadOptions& options) {
+  return detail::read_from_file(path, options, read_plannable_from_memory);
 }
 
 }  // namespace cistern

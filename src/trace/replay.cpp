@@ -234,6 +234,7 @@ std::vector<std::uint64_t> peaks_of_turns(const Program& program, const Stack& s
     Pass pass(program);
     Nobody nobody;
     stack->reset_peaks();
+    stack->cycle();
     pass.before(*stack, nobody);
     pass.steps(*stack, nobody, {});
     pass.free_rest(*stack, nobody);

@@ -40,7 +40,8 @@ class Spy final : public Stage {
   std::vector<Use> also_used;
   std::size_t cycles = 0;
 
-  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override {
+  [[nodiscard]] Expected<Block> try_allocate(const Request& asked) noexcept override {
+    Request request = asked;
     note(requests, request);
     const std::optional<Errc> refusal =
         before_request ? before_request(request) : std::optional<Errc>();

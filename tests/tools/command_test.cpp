@@ -30,7 +30,8 @@ TEST_F(Command, TellsItsVersion) {
 
 TEST_F(Command, HelpsWithAnExampleOfEach) {
   EXPECT_THAT(run_command("--help").output, HasSubstr("replay"));
-  for (const std::string subcommand : {"replay", "import", "info", "devices", "stages", "bench"}) {
+  for (const std::string subcommand :
+       {"replay", "plan", "import", "info", "devices", "stages", "bench"}) {
     const Outcome outcome = run_command(subcommand + " --help");
     EXPECT_EQ(outcome.status, 0) << subcommand;
     EXPECT_THAT(outcome.output, HasSubstr("Example:\n  cistern " + subcommand)) << subcommand;
@@ -42,7 +43,7 @@ TEST_F(Command, RefusesWrongArguments) {
   for (const char* wrong :
        {"", "nonsense", "replay", "replay --nonsense x", "replay x --device y", "import x", "info",
         "stages none", "bench nonsense", "bench pair --seconds 0",
-        "replay x --stack 'host > cache'", "devices x"}) {
+        "replay x --stack 'host > cache'", "devices x", "plan"}) {
     const Outcome outcome = run_command(wrong);
     EXPECT_EQ(outcome.status, 2) << wrong;
     EXPECT_EQ(outcome.output, "") << wrong;

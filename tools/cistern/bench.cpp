@@ -28,7 +28,8 @@ using namespace cistern::literals;
 constexpr std::array pair_sizes{4_KiB, 64_KiB, 1_MiB, 16_MiB};
 
 struct Arguments {
-  std::vector<std::string> workloads{"pair", "token", "token_touched", "churn", "growth"};
+  std::vector<std::string> workloads{"pair",        "token", "token_touched",
+                                     "token_reset", "churn", "growth"};
   double seconds = 0.3;
   bool json = false;
 };
@@ -47,6 +48,14 @@ void add_contests(const std::string& workload, std::vector<Contest>& contests) {
       contests.push_back(contest_of_all(workload, bytes, Pair{.bytes = bytes}));
   } else if (workload == "token") {
     contests.push_back(contest_of_all(workload, std::nullopt, Token{}));
+    contests.back().enter(
+        "cistern:arena", [] { return StackSubject("arena > cache > host"); }, Token{});
+    contests.back().enter(
+        "cistern:planned", [] { return StackSubject("planned > cache > host"); }, Token{});
+  } else if (workload == "token_reset") {
+    Contest contest(workload, std::nullopt);
+    each_arena([&](const char* subject, auto make) { contest.enter(subject, make, TokenReset{}); });
+    contests.push_back(std::move(contest));
   } else if (workload == "token_touched") {
     contests.push_back(contest_of_all(workload, std::nullopt, Token{.is_touched = true}));
   } else if (workload == "churn") {
@@ -114,7 +123,8 @@ void run(const Arguments& arguments) {
     fmt::print(
         "A pair is an allocation and its free, on one thread: the median of {} rounds, in\n"
         "which the subjects take turns, with the fastest and the slowest round. Each round of\n"
-        "churn has a seed of its own; an operation is an allocation or a free.\n",
+        "churn has a seed of its own; an operation is an allocation or a free. In token_reset\n"
+        "all blocks of a turn are given back at once.\n",
         Contest::rounds);
   }
 }
@@ -126,7 +136,7 @@ void add_bench(CLI::App& app, Job& job) {
   CLI::App* command = app.add_subcommand("bench", "Measure stacks beside other allocators");
   command
       ->add_option("WORKLOAD", arguments->workloads,
-                   "pair, token, token_touched, churn, growth; all if none is named")
+                   "pair, token, token_touched, token_reset, churn, growth; all if none is named")
       ->check(CLI::IsMember(arguments->workloads));
   command->add_option("--seconds", arguments->seconds, "For each subject at each workload, about")
       ->capture_default_str();

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <memory_resource>
 #include <new>
 #include <optional>
@@ -16,6 +17,8 @@
 #include <string>
 #include <utility>
 
+#include "cistern/pool/arena.hpp"
+#include "cistern/pool/planned.hpp"
 #include "cistern/pool/suballocator.hpp"
 #include "cistern/stack/stack.hpp"
 
@@ -30,6 +33,7 @@ class StackSubject {
 
   [[nodiscard]] Handle allocate(std::size_t bytes) { return resource_->allocate(bytes); }
   void free(const Handle& block, std::size_t /*bytes*/) { resource_->deallocate(block); }
+  void cycle() { resource_->cycle(); }
   static std::byte* address(const Handle& block) { return static_cast<std::byte*>(block.memory); }
   [[nodiscard]] std::optional<std::size_t> peak_reserved() const {
     return resource_->stats().reserved.peak;
@@ -38,6 +42,74 @@ class StackSubject {
  private:
   Stack stack_;
   Resource* resource_;
+};
+
+/// A pool of ours that is reset: `Pool` is its type, or Resource for who does not know it.
+template <class Pool>
+class ResetSubject {
+ public:
+  explicit ResetSubject(const std::string& stack)
+      : stack_(open(stack)), pool_(dynamic_cast<Pool*>(&*stack_)) {}
+
+  [[nodiscard]] void* allocate(std::size_t bytes) { return pool_->allocate(bytes).memory; }
+  void reset() {
+    pool_->reset();
+    // What learning took is no part of the steady state.
+    if (++turns_ == learning_turns) pool_->reset_peaks();
+  }
+  [[nodiscard]] std::optional<std::size_t> peak_reserved() const {
+    return pool_->stats().reserved.peak;
+  }
+
+ private:
+  static constexpr std::size_t learning_turns = 4;
+
+  Stack stack_;
+  Pool* pool_;
+  std::size_t turns_ = 0;
+};
+
+/// The least that an allocator can do: a pointer that is moved along.
+class BumpSubject {
+ public:
+  BumpSubject() : memory_(std::make_unique_for_overwrite<std::byte[]>(capacity)) {}
+
+  [[nodiscard]] void* allocate(std::size_t bytes) {
+    const std::size_t start = used_;
+    used_ += (bytes + granule - 1) & ~(granule - 1);
+    if (used_ > capacity) throw std::bad_alloc();
+    return memory_.get() + start;
+  }
+  void reset() {
+    peak_ = std::max(peak_, used_);
+    used_ = 0;
+  }
+  [[nodiscard]] std::optional<std::size_t> peak_reserved() const { return peak_; }
+
+ private:
+  static constexpr std::size_t capacity = std::size_t{2} << 30U;
+  static constexpr std::size_t granule = 64;
+
+  std::unique_ptr<std::byte[]> memory_;  // NOLINT(modernize-avoid-c-arrays): sized at run time
+  std::size_t used_ = 0;
+  std::size_t peak_ = 0;
+};
+
+/// The standard library's arena, over memory that is large enough.
+class MonotonicSubject {
+ public:
+  MonotonicSubject() : memory_(std::make_unique_for_overwrite<std::byte[]>(capacity)) {}
+
+  [[nodiscard]] void* allocate(std::size_t bytes) { return arena_.allocate(bytes, 64); }
+  void reset() { arena_.release(); }
+  [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return std::nullopt; }
+
+ private:
+  static constexpr std::size_t capacity = std::size_t{2} << 30U;
+
+  std::unique_ptr<std::byte[]> memory_;  // NOLINT(modernize-avoid-c-arrays): sized at run time
+  std::pmr::monotonic_buffer_resource arena_{memory_.get(), capacity,
+                                             std::pmr::null_memory_resource()};
 };
 
 /// The C library's malloc.
@@ -210,6 +282,19 @@ void each_subject(Visit&& visit) {
   visit("cistern:mlx", [] { return StackSubject("mlx > host"); });
   visit("peer:glibc", [] { return GlibcSubject(); });
   visit("peer:pmr_synchronized", [] { return PmrSubject(); });
+}
+
+/// The same for what learns turns, or takes all of a turn back at once.
+template <class Visit>
+void each_arena(Visit&& visit) {
+  visit("cistern:arena", [] { return ResetSubject<Arena>("arena > coalesce > host"); });
+  visit("cistern:arena (virtual call)",
+        [] { return ResetSubject<Resource>("arena > coalesce > host"); });
+  visit("cistern:planned", [] { return ResetSubject<Planned>("planned > coalesce > host"); });
+  visit("cistern:planned (virtual call)",
+        [] { return ResetSubject<Resource>("planned > coalesce > host"); });
+  visit("peer:bump_pointer", [] { return BumpSubject(); });
+  visit("peer:pmr_monotonic", [] { return MonotonicSubject(); });
 }
 
 /// The same for what places blocks in memory that is never touched: what of it each reserves can be

@@ -61,13 +61,30 @@ struct Token {
     }
     for (std::size_t i = 0; i < blocks.size(); ++i)
       subject.free(blocks[i], sizes[i]);
+    if constexpr (requires { subject.cycle(); }) subject.cycle();
   }
-  // A block serves many sizes: it takes some turns until all of what is kept was touched once.
-  [[nodiscard]] std::size_t warm_up_turns() const noexcept { return is_touched ? 4 : 1; }
+  // It takes some turns until a cycle is learned; and a block serves many sizes, so that it takes
+  // some until all of what is kept was touched once.
+  [[nodiscard]] static std::size_t warm_up_turns() noexcept { return 4; }
   [[nodiscard]] std::size_t peak_live() const noexcept;
 
   /// Log-uniform from 256 B to 4 MiB, the same on every machine.
   static std::vector<std::size_t> token_sizes();
+};
+
+/// The same token, whose blocks are given back all at once: what is asked for is an address.
+struct TokenReset {
+  static constexpr std::size_t operations = Token::pairs;
+  std::vector<std::size_t> sizes = Token::token_sizes();
+
+  template <class Subject>
+  void turn(Subject& subject) const {
+    for (const std::size_t bytes : sizes)
+      keep(subject.allocate(bytes));
+    subject.reset();
+  }
+  [[nodiscard]] static std::size_t warm_up_turns() noexcept { return 4; }
+  [[nodiscard]] std::size_t peak_live() const noexcept;
 };
 
 /// Blocks that grow by 8 KiB each, two alive at a time: what is kept for reuse is always too small.

@@ -25,6 +25,7 @@ class WrongArguments : public std::runtime_error {
 
 /// Each adds its subcommand to `app`; parsing it sets `job`.
 void add_replay(CLI::App& app, Job& job);
+void add_plan(CLI::App& app, Job& job);
 void add_import(CLI::App& app, Job& job);
 void add_info(CLI::App& app, Job& job);
 void add_devices(CLI::App& app, Job& job);

@@ -35,12 +35,13 @@ std::optional<std::string> no_subcommand(const CLI::App& app, int count, char** 
 }
 
 Status parse(int count, char** words, Job& job) {
-  CLI::App app("Memory pools for devices: replays allocation traces and compares stacks.",
+  CLI::App app("Memory pools for devices: replays and plans allocation traces and compares stacks.",
                "cistern");
   app.set_version_flag("--version", "cistern " CISTERN_VERSION_STRING);
   app.require_subcommand(1);
   app.footer("`cistern SUBCOMMAND --help` shows an example of each.");
-  for (const auto add : {add_replay, add_info, add_import, add_bench, add_stages, add_devices}) {
+  for (const auto add :
+       {add_replay, add_plan, add_info, add_import, add_bench, add_stages, add_devices}) {
     add(app, job);
   }
   try {

@@ -41,6 +41,7 @@ class Deferred final : public Resource {
                                                   std::span<Block> blocks) noexcept override;
   using Resource::deallocate;
   using Resource::reset_peaks;
+  [[nodiscard]] bool is_live(const Block& block) const noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;

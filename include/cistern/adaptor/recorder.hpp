@@ -29,8 +29,14 @@ class Recorder final : public Stage {
   [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override;
   [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                   std::span<Block> blocks) noexcept override;
+  [[nodiscard]] Expected<void> try_allocate_held_batch(std::span<const Request> requests,
+                                                       std::span<Block> blocks) noexcept override;
+  [[nodiscard]] Expected<Block> try_allocate_held(const Request& request) noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   void cycle() noexcept override;
+  /// Recorded as a reset, or as the frees of what came back where some blocks were held, and a
+  /// cycle.
+  std::size_t reset() noexcept override;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;
@@ -39,6 +45,12 @@ class Recorder final : public Stage {
   [[nodiscard]] std::string validate() const override;
 
  private:
+  template <class Ask>
+  Expected<Block> record_allocation(const Request& request, Ask&& ask) noexcept;
+  template <class Ask>
+  Expected<void> record_batch(std::span<const Request> requests, std::span<Block> blocks,
+                              Ask&& ask) noexcept;
+
   ~Recorder() override;
   void abandoned() noexcept override;
 

@@ -77,6 +77,7 @@ class Retry final : public Stage {
   /// A batch is recovered as a whole, by as much as all of it is short of.
   [[nodiscard]] Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                   std::span<Block> blocks) noexcept override;
+  [[nodiscard]] bool is_live(const Block& block) const noexcept override;
   bool deallocate(const Block& block, Stream stream) noexcept override;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override;
   [[nodiscard]] Stats stats() const noexcept override;

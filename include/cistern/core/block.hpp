@@ -19,13 +19,12 @@ struct Stream {
 };
 
 /// `alignment` is a power of two, or 0 for the device's default. Zero `bytes` is answered with the
-/// empty block. A block that is `held` has an owner who will free it, a `Buffer` for example: the
-/// `reset` of an arena leaves it alone.
+/// empty block. (32 bytes: a larger argument is passed by value at the price of a string
+/// operation.)
 struct Request {
   std::size_t bytes = 0;
   std::size_t alignment = 0;
   Stream stream{};
-  bool held = false;
 };
 
 /// What a resource hands out and takes back, by value: a handle, of which only `memory`, `offset`

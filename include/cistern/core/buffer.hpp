@@ -17,10 +17,10 @@ class Buffer {
 
   /// Allocates; throws `OutOfMemory`.
   Buffer(Resource& resource, const Request& request)
-      : resource_(&resource), block_(resource.allocate(held(request))), stream_(request.stream) {}
+      : resource_(&resource), block_(resource.allocate_held(request)), stream_(request.stream) {}
   Buffer(Resource& resource, std::size_t bytes) : Buffer(resource, Request{.bytes = bytes}) {}
 
-  /// Takes over a block that `resource` handed out. (Of an arena, one that was requested as `held`:
+  /// Takes over a block that `resource` handed out. (Of an arena, one that `allocate_held` granted:
   /// any other comes to an end with the next reset.)
   Buffer(Resource& resource, const Block& block, Stream stream = {}) noexcept
       : resource_(&resource), block_(block), stream_(stream) {}
@@ -83,11 +83,6 @@ class Buffer {
   [[nodiscard]] Block release() noexcept { return std::exchange(block_, {}); }
 
  private:
-  static Request held(Request request) noexcept {
-    request.held = true;
-    return request;
-  }
-
   Resource* resource_ = nullptr;
   Block block_{};
   Stream stream_{};

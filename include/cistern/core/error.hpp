@@ -23,6 +23,7 @@ enum class Errc : std::uint8_t {
   cannot_grow,    // the block cannot be made larger where it lies
   wrong_device,   // the memory is another device's
   unsupported,    // the device has no such capability
+  wrong_thread,   // the pool is another thread's
   device_failed,  // the device failed in another way
 };
 
@@ -36,6 +37,7 @@ struct Error {
   std::size_t requested = 0;        // bytes asked of that stage
   std::size_t available = 0;        // bytes it could still have given, where it knows; else 0
   const Resource* bound = nullptr;  // whose limit it was; to be compared only, it may be gone
+  std::uint64_t from_cycle = 0;     // of a block that a reset ended: the cycle it was granted in
 
   /// True where giving memory back may help: the device or a bound was exhausted.
   [[nodiscard]] bool is_exhaustion() const noexcept {
@@ -44,7 +46,7 @@ struct Error {
 
   friend bool operator==(const Error& a, const Error& b) noexcept {
     return a.code == b.code && std::string_view(a.stage) == b.stage && a.requested == b.requested &&
-           a.available == b.available && a.bound == b.bound;
+           a.available == b.available && a.bound == b.bound && a.from_cycle == b.from_cycle;
   }
 };
 

@@ -46,8 +46,8 @@ class Resource {
 
   /// A block of at least `request.bytes` with the alignment asked for, or why not. A request
   /// that fails leaves what is live as it was, but idle memory may have been given back to make
-  /// room for it. Zero bytes give the empty block. Errors: those up to bad_alignment, and
-  /// device_failed.
+  /// room for it. Zero bytes give the empty block. Errors: those up to bad_alignment, wrong_thread
+  /// and device_failed.
   [[nodiscard]] virtual Expected<Block> try_allocate(const Request& request) noexcept = 0;
 
   /// The same, throwing `OutOfMemory`.
@@ -59,11 +59,26 @@ class Resource {
   }
   [[nodiscard]] Block allocate(std::size_t bytes) { return allocate(Request{.bytes = bytes}); }
 
+  /// The same two for a block that has an owner who will free it, as a `Buffer` will: the `reset`
+  /// of an arena leaves it alone. Of any other stage these are the two above.
+  [[nodiscard]] virtual Expected<Block> try_allocate_held(const Request& request) noexcept {
+    return try_allocate(request);
+  }
+  [[nodiscard]] Block allocate_held(const Request& request) {
+    Expected<Block> block = try_allocate_held(request);
+    if (!block) [[unlikely]]
+      throw_out_of_memory(request, block.error());
+    return *block;
+  }
+
   /// Takes a block back, on any thread, in the order of `stream`. Never allocates. A block that is
   /// not a live block of this resource (freed before, or another resource's) is refused: nothing
   /// changes but `refused_frees`, a report says so, and the answer is false.
   virtual bool deallocate(const Block& block, Stream stream) noexcept = 0;
   bool deallocate(const Block& block) noexcept { return deallocate(block, Stream{}); }
+
+  /// True for a block that was handed out here and has not come back, in whatever way.
+  [[nodiscard]] virtual bool is_live(const Block& block) const noexcept;
 
   /// Makes a live block larger where it lies: at least `bytes` are granted, at the same address and
   /// with what was written there. Returns the handle that takes the place of the given one, which
@@ -88,15 +103,22 @@ class Resource {
   [[nodiscard]] virtual Expected<void> try_allocate_batch(std::span<const Request> requests,
                                                           std::span<Block> blocks) noexcept;
 
-  /// The same, throwing `OutOfMemory`.
+  /// The same for blocks that have an owner who will free them (see `try_allocate_held`).
+  [[nodiscard]] virtual Expected<void> try_allocate_held_batch(std::span<const Request> requests,
+                                                               std::span<Block> blocks) noexcept {
+    return try_allocate_batch(requests, blocks);
+  }
+
+  /// The same two, throwing `OutOfMemory`.
   [[nodiscard]] std::vector<Block> allocate_batch(std::span<const Request> requests);
+  [[nodiscard]] std::vector<Block> allocate_held_batch(std::span<const Request> requests);
 
   /// Marks the start of a turn of the program's loop (a token, a training step), for the stages
   /// that record or learn turns.
   virtual void cycle() noexcept {}
 
   /// Ends the turn and begins the next: everything that an arena has handed out comes back to it at
-  /// once, but for what `Buffer`s hold (`Request::held`); the handles are stale from then on.
+  /// once, but for what is held; the handles are stale from then on.
   /// Returns how many blocks came back. A stage that is no arena takes nothing back, and this is
   /// its `cycle`.
   virtual std::size_t reset() noexcept {
@@ -162,6 +184,11 @@ class Resource {
  protected:
   Resource() = default;
   virtual ~Resource();
+
+  /// A batch by one request after the other, each asked for by `ask`.
+  using AskForOne = Expected<Block> (Resource::*)(const Request&) noexcept;
+  Expected<void> allocate_each(std::span<const Request> requests, std::span<Block> blocks,
+                               AskForOne ask) noexcept;
 
   /// Called by `make` once the resource is whole, and when its last owner has gone.
   virtual void opened() noexcept {}

@@ -15,6 +15,7 @@
 #include "cistern/core/intrusive_list.hpp"
 #include "cistern/core/node.hpp"
 #include "cistern/core/stats.hpp"
+#include "cistern/pool/bucket_map.hpp"
 #include "cistern/pool/bucket_policy.hpp"
 
 namespace cistern {
@@ -29,32 +30,6 @@ struct CacheNode : Node {
   ListLinks<CacheNode> by_use;
   ListLinks<CacheNode> in_bucket;
   CacheNode* next_free = nullptr;
-};
-
-/// Rounds sizes to buckets. Every capacity is a multiple of the device's granularity.
-class BucketMap {
- public:
-  /// `granularity` is a power of two. Throws std::invalid_argument if the policy makes no sense.
-  BucketMap(const Geometric& policy, std::size_t granularity);
-  BucketMap(const Table& policy, std::size_t granularity);
-
-  [[nodiscard]] std::size_t size() const noexcept { return capacities_.size(); }
-  [[nodiscard]] std::size_t capacity(std::size_t bucket) const noexcept {
-    return capacities_[bucket];
-  }
-
-  /// The first bucket whose capacity is at least `bytes`, which is not 0; at least `size()` if
-  /// there is none. O(1) for geometric buckets, O(log size) for a table.
-  [[nodiscard]] std::size_t bucket_for(std::size_t bytes) const noexcept;
-
- private:
-  std::vector<std::size_t> capacities_;  // rising
-  // Geometric buckets are found by arithmetic: one for every multiple of the granularity at first,
-  // and from 2^first_power_, where `per_doubling` of them make a doubling, that many for each.
-  bool geometric_ = false;
-  unsigned granularity_bits_ = 0;
-  unsigned doubling_bits_ = 0;
-  unsigned first_power_ = 0;
 };
 
 /// Idle blocks in buckets; the last block in is the first out, because its memory is the likeliest

@@ -1,0 +1,274 @@
+#include "cistern/pool/owned_pool.hpp"
+
+#include "cistern/core/report.hpp"
+
+namespace cistern {
+namespace {
+
+constexpr unsigned cycle_shift = 32;  // of a generation
+
+}  // namespace
+
+bool OwnedPool::checks_owner_at_first() noexcept {
+#ifdef NDEBUG
+  return false;
+#else
+  return true;
+#endif
+}
+
+// --- Frees: the owner's, other threads', and those after the pool was closed. ---
+
+bool OwnedPool::deallocate(const Block& block, Stream stream) noexcept {
+  if (block.empty()) return true;
+  if (!is_owner()) return free_elsewhere(block, stream);
+  settle();
+  if (!names(block) || remote_free(*block.node).is_queued.load(std::memory_order_acquire))
+    return refuse(block);
+  take_back(*block.node, stream);
+  return true;
+}
+
+bool OwnedPool::refuse(const Block& block) noexcept {
+  refused_.fetch_add(1, std::memory_order_relaxed);
+  const Error error = invalid(block);
+  if (error.from_cycle == 0) return refuse_free(stage_, block);
+  report("%s refused to free a block of %zu bytes of cycle %llu, which a reset has ended", stage_,
+         block.bytes, static_cast<unsigned long long>(error.from_cycle));
+  return false;
+}
+
+Error OwnedPool::invalid(const Block& block) const noexcept {
+  Error error = fail(Errc::invalid_block, block.bytes);
+  if (block.node->owner == this && block.generation <= first_generation())
+    error.from_cycle = block.generation >> cycle_shift;
+  return error;
+}
+
+/// Stands at the head of the queue once nobody will look at it any more.
+RemoteFree* OwnedPool::closed() noexcept {
+  static RemoteFree mark;
+  return &mark;
+}
+
+bool OwnedPool::free_elsewhere(const Block& block, Stream stream) noexcept {
+  if (!names(block)) return refuse(block);
+  RemoteFree& free = remote_free(*block.node);
+  if (free.is_queued.exchange(true, std::memory_order_acq_rel)) return refuse(block);
+  free.record = block.node;
+  free.sum = sum_of(*block.node);
+  free.stream = stream;
+  count_queued(free.sum);
+  RemoteFree* newest = queue_.load(std::memory_order_acquire);
+  do {
+    if (newest == closed()) {
+      uncount_queued(free.sum);
+      return free_closed(*block.node, stream);
+    }
+    free.next = newest;
+  } while (!queue_.compare_exchange_weak(newest, &free, std::memory_order_acq_rel,
+                                         std::memory_order_acquire));
+  return true;
+}
+
+void OwnedPool::count_queued(const Sum& sum) noexcept {
+  queued_blocks_.fetch_add(sum.blocks, std::memory_order_relaxed);
+  queued_requested_.fetch_add(sum.requested, std::memory_order_relaxed);
+  queued_granted_.fetch_add(sum.granted, std::memory_order_relaxed);
+}
+
+void OwnedPool::uncount_queued(const Sum& sum) noexcept {
+  queued_blocks_.fetch_sub(sum.blocks, std::memory_order_relaxed);
+  queued_requested_.fetch_sub(sum.requested, std::memory_order_relaxed);
+  queued_granted_.fetch_sub(sum.granted, std::memory_order_relaxed);
+}
+
+bool OwnedPool::free_closed(Node& record, Stream stream) noexcept {
+  bool over = false;
+  {
+    const std::lock_guard lock(closed_mutex_);
+    take_back(record, stream);
+    over = live().blocks == 0;
+  }
+  if (over) delete this;
+  return true;
+}
+
+void OwnedPool::drain(RemoteFree* queued) noexcept {
+  while (queued != nullptr) {
+    RemoteFree& free = *queued;
+    queued = free.next;
+    uncount_queued(free.sum);
+    Node& record = *free.record;
+    const Stream stream = free.stream;
+    free.is_queued.store(false, std::memory_order_release);
+    take_back(record, stream);
+  }
+}
+
+// --- The owner's turn. ---
+
+Expected<void> OwnedPool::enter(std::size_t bytes) noexcept {
+  const void* nobody = nullptr;
+  if (!owner_.compare_exchange_strong(nobody, this_thread(), std::memory_order_relaxed) &&
+      nobody != this_thread()) {
+    return tl::unexpected(fail(Errc::wrong_thread, bytes));
+  }
+  settle();
+  if (has_queue()) drain(queue_.exchange(nullptr, std::memory_order_acquire));
+  if (keep_asked_.load(std::memory_order_relaxed) != unbounded)
+    trim_own(keep_asked_.exchange(unbounded, std::memory_order_relaxed));
+  return {};
+}
+
+void OwnedPool::hand_over() noexcept {
+  if (is_owner() && enter(0)) owner_.store(nullptr, std::memory_order_relaxed);
+}
+
+void OwnedPool::cycle() noexcept {
+  if (!enter(0)) {
+    report("%s: only its owner thread may begin a cycle", stage_);
+    return;
+  }
+  end_cycle(false);
+  ++cycle_;
+  begin_cycle(false);
+  Pool::cycle();
+}
+
+std::size_t OwnedPool::reset() noexcept {
+  if (!enter(0)) {
+    report("%s: only its owner thread may reset it", stage_);
+    return 0;
+  }
+  const std::size_t before = live().blocks;
+  take_all_back();
+  const std::size_t ended = before - live().blocks;
+  end_cycle(true);
+  ++cycle_;
+  first_generation_.store(std::max(cycle_ << cycle_shift, last_generation() + 1),
+                          std::memory_order_relaxed);
+  begin_cycle(true);
+  note_cached_peak();
+  Pool::cycle();
+  return ended;
+}
+
+bool OwnedPool::is_live(const Block& block) const noexcept {
+  return !block.empty() && names(block);
+}
+
+Expected<void> OwnedPool::also_used_on(const Block& block, Stream stream) noexcept {
+  if (block.empty()) return {};
+  if (!names(block)) return tl::unexpected(invalid(block));
+  return upstream().also_used_on(below(*block.node), stream);
+}
+
+void OwnedPool::trim_to(std::size_t keep_bytes) noexcept {
+  const bool is_ours = is_owner() && enter(0);
+  const std::size_t all = stats().cached.current;
+  const std::size_t own = saturating_subtract(all, upstream().stats().cached.current);
+  const std::size_t own_keep = saturating_subtract(own, saturating_subtract(all, keep_bytes));
+  if (is_ours) {
+    trim_own(own_keep);
+  } else {
+    keep_asked_.store(own_keep, std::memory_order_relaxed);
+  }
+  trim_upstream(saturating_subtract(keep_bytes, own_keep));
+}
+
+// On the owner's thread, or while it leaves the pool alone. From here on whoever frees takes the
+// lock.
+void OwnedPool::abandoned() noexcept {
+  bool over = false;
+  {
+    const std::lock_guard lock(closed_mutex_);
+    settle();
+    owner_.store(nullptr, std::memory_order_relaxed);
+    is_closed_ = true;
+    drain(queue_.exchange(closed(), std::memory_order_acq_rel));
+    trim_own(0);
+    over = live().blocks == 0;
+  }
+  if (over) delete this;
+}
+
+// --- Figures. ---
+
+void OwnedPool::settle() noexcept {
+  const Sum freed = unsettled_frees();
+  const Sum granted = unsettled_grants();
+  set_settled();
+  if (freed.blocks > 0) count_free(freed);
+  if (granted.blocks > 0) count_grant(granted);
+}
+
+void OwnedPool::count_grant(const Sum& sum) noexcept {
+  allocations_.rise(sum.blocks);
+  live_requested_.rise(sum.requested);
+  live_granted_.rise(sum.granted);
+}
+
+// The peaks are what was live before.
+void OwnedPool::count_free(const Sum& sum) noexcept {
+  note_live_peaks();
+  frees_.rise(sum.blocks);
+  live_requested_.fall(sum.requested);
+  live_granted_.fall(sum.granted);
+}
+
+void OwnedPool::note_live_peaks() noexcept {
+  peak_blocks_.raise_to(allocations_.read() - frees_.read());
+  peak_requested_.raise_to(live_requested_.read());
+  peak_granted_.raise_to(live_granted_.read());
+}
+
+Sum OwnedPool::live() const noexcept {
+  Sum sum{.blocks = allocations_.read() - frees_.read(),
+          .requested = live_requested_.read(),
+          .granted = live_granted_.read()};
+  sum += unsettled_grants();
+  sum -= unsettled_frees();
+  return sum;
+}
+
+// What waits in the queue is free, as far as anybody else is concerned.
+Stats OwnedPool::stats() const noexcept {
+  const Sum queued{.blocks = queued_blocks_.load(std::memory_order_relaxed),
+                   .requested = queued_requested_.load(std::memory_order_relaxed),
+                   .granted = queued_granted_.load(std::memory_order_relaxed)};
+  Sum now = live();
+  Stats own;
+  const std::size_t frees = frees_.read() + unsettled_frees().blocks;
+  own.frees = frees + queued.blocks;
+  own.allocations = frees + now.blocks;
+  own.live_blocks.peak = std::max(peak_blocks_.read(), now.blocks);
+  own.live_requested.peak = std::max(peak_requested_.read(), now.requested);
+  own.live_granted.peak = std::max(peak_granted_.read(), now.granted);
+  now -= queued;
+  own.live_blocks.current = now.blocks;
+  own.live_requested.current = now.requested;
+  own.live_granted.current = now.granted;
+  own.cached.current = saturating_subtract(held(), now.granted);
+  own.cached.peak = std::max(peak_cached_.read(), own.cached.current);
+  own.misses = misses_.read();
+  own.hits = own.allocations - own.misses;
+  own.failures = failures_.load(std::memory_order_relaxed);
+  own.refused_frees = refused_.load(std::memory_order_relaxed);
+  return as_pool(own);
+}
+
+void OwnedPool::reset_peaks(const Stats& floor) noexcept {
+  Stats below = floor;
+  below.cached.peak = 0;
+  upstream().reset_peaks(below);
+  const Stats now = stats();
+  const std::size_t cached_below = upstream().stats().cached.peak;
+  peak_blocks_.set(std::max(now.live_blocks.current, floor.live_blocks.peak));
+  peak_requested_.set(std::max(now.live_requested.current, floor.live_requested.peak));
+  peak_granted_.set(std::max(now.live_granted.current, floor.live_granted.peak));
+  peak_cached_.set(std::max(saturating_subtract(held(), now.live_granted.current),
+                            saturating_subtract(floor.cached.peak, cached_below)));
+}
+
+}  // namespace cistern
