@@ -42,7 +42,7 @@ class Load {
   Load(std::size_t step, std::size_t largest_pad) : step_(step), largest_pad_(largest_pad) {}
 
   void start(std::size_t bytes) {
-    if (bytes > nowhere - bytes_)
+    if (bytes >= nowhere - bytes_)
       throw std::invalid_argument("the buffers that live together are larger than a size can be");
     bytes_ += bytes;
     pads_ += aligned(bytes, step_) - bytes;

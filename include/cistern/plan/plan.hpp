@@ -16,7 +16,8 @@ namespace cistern {
 /// When to stop. A plan that is proved optimal, or needs no more than `enough_bytes`, ends the
 /// search at once; whichever budget is used up first ends it otherwise. A budget of steps alone
 /// makes the result repeat exactly; the first answer is always found, however small the budgets
-/// are.
+/// are. A search without any budget ends only if it proves its plan optimal, which it may never do
+/// for more than a few dozen buffers.
 struct PlanBudget {
   double seconds = std::numeric_limits<double>::infinity();
   std::uint64_t steps = std::numeric_limits<std::uint64_t>::max();
@@ -32,7 +33,12 @@ struct Plan {
 };
 
 /// Throws std::invalid_argument where an `upper` is below its `lower`, an alignment is no power of
-/// two, or the sizes of buffers that live together add up to more than a std::size_t holds.
+/// two, or the buffers that live together, with what their alignments leave unused, reach SIZE_MAX.
+///
+/// The first answer takes O(n log n) in practice (60,000 buffers: 0.1 to 1.5 s) and memory linear
+/// in n. Then rounds of the same greedy rule with better orders, each as long as the first, go on
+/// in turn with an exact search, which for at most a million pairs of buffers that live together
+/// needs 8 bytes for each pair. The methods and their sources stand in src/plan/.
 [[nodiscard]] Plan make_plan(std::span<const Lifetime> buffers, const PlanBudget& budget);
 
 /// The law that `plan` breaks as a plan for `buffers`; empty if it keeps all. Independent of the
