@@ -73,6 +73,7 @@ void Improver::listen(std::size_t target, Effort& effort) {
   if (rounds_++ == 0) {
     place(Priorities(part_, Priorities::width), effort);
     place(Priorities(part_, Priorities::bytes), effort);
+    place(Priorities(part_, Priorities::none), effort);
     offsets_ = best_;
   }
   for (std::uint32_t item = 0; item < part_.size(); ++item)

@@ -1,7 +1,6 @@
 #include "plan/packing.hpp"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "plan/offset.hpp"

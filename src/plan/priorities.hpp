@@ -24,6 +24,7 @@ class Priorities {
   static constexpr Favour area{1, 1};
   static constexpr Favour bytes{1, 0};
   static constexpr Favour width{0, 1};
+  static constexpr Favour none{0, 0};  // what starts earlier goes first
 
   Priorities(const Part& part, Favour favour);
 

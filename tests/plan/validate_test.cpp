@@ -38,6 +38,10 @@ TEST_F(ValidateTest, FindsOverlapsBelowAndAbove) {
   plan_.peak_bytes = 17;
   plan_.proved_optimal = false;
   EXPECT_EQ(validate(buffers_, plan_), "");
+  plan_.offsets[2] = 7;  // one byte
+  plan_.proved_optimal = false;
+  plan_.peak_bytes = 16;
+  EXPECT_THAT(validate(buffers_, plan_), HasSubstr("buffer 2 overlaps buffer 1"));
   plan_.offsets[2] = 1;
   plan_.peak_bytes = 16;
   EXPECT_THAT(validate(buffers_, plan_), HasSubstr("buffer 2 overlaps buffer 1"));
