@@ -129,7 +129,7 @@ Expected<Block> Arena::adopt(const Request& request, const Block& block, Until u
   count_miss();
   if (!record->is_held) {
     ended_by_reset_.push(record);
-    passed_bytes_ += block.bytes;
+    passed_bytes_ += rounded(block.requested);
     warn_if_forgotten();
   }
   Block handle = block;
@@ -241,7 +241,7 @@ void Arena::take_back_passed(Passed& record, Stream stream) noexcept {
   record.end_life();
   if (!record.is_held) {
     ended_by_reset_.remove(&record);
-    passed_bytes_ -= below.bytes;
+    passed_bytes_ -= rounded(below.requested);
   }
   hold_less(below.bytes);
   passed_.put(&record);
@@ -433,7 +433,7 @@ Expected<Block> Arena::try_grow(const Block& block, std::size_t bytes) noexcept 
   const std::size_t more = grown->bytes - record.below.bytes;
   count_growth(grown->requested - record.below.requested, more);
   hold_more(more);
-  if (!record.is_held) passed_bytes_ += more;
+  if (!record.is_held) passed_bytes_ += rounded(grown->requested) - rounded(record.below.requested);
   record.below = *grown;
   Block handle = *grown;
   handle.node = &record;
@@ -533,7 +533,7 @@ std::string Arena::validate() const {
   passed_.each([&](const Passed& record) {
     if (!record.is_live()) return;
     passed += sum_of(record);
-    if (!record.is_held) ended += sum_of(record);
+    if (!record.is_held) ended += {.blocks = 1, .granted = rounded(record.below.requested)};
   });
   if (ended.blocks != ended_by_reset_.size() || ended.granted != passed_bytes_)
     return "arena: a reset ends what was passed on and is not held";

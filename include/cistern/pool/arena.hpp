@@ -233,7 +233,7 @@ class Arena final : public OwnedPool {
   std::unique_ptr<Page> owned_page_;  // the same
   Slab<Passed> passed_{this};
   IntrusiveList<Passed, &Passed::links> ended_by_reset_;
-  std::size_t passed_bytes_ = 0;  // of these
+  std::size_t passed_bytes_ = 0;  // that these would take of a chunk
 
   // The peaks of this cycle, and the larger ones of this and the one before at its end.
   Work peak_;
