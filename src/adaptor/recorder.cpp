@@ -414,10 +414,11 @@ std::size_t Recorder::reset() noexcept {
   RecorderNode* ended = nullptr;
   std::size_t kept = 0;
   impl_->each_node([&](RecorderNode& node) {
-    if (!node.is_live()) return;
+    const std::uint64_t life = node.generation.load(std::memory_order_acquire);
+    if ((life & 1U) == 0) return;
     if (upstream().is_live(node.upstream)) {
       ++kept;
-    } else {
+    } else if (node.end_life(life)) {
       node.next_free = std::exchange(ended, &node);
     }
   });
@@ -426,7 +427,6 @@ std::size_t Recorder::reset() noexcept {
   while (ended != nullptr) {
     RecorderNode& node = *std::exchange(ended, ended->next_free);
     if (kept > 0 && node.id != 0) impl_->record(buffer, death_of(node, node.stream));
-    node.end_life();
     impl_->live.freed(node.upstream);
     impl_->put_node(buffer, &node);
     unpin();
@@ -508,7 +508,7 @@ Expected<void> Recorder::record_batch(std::span<const Request> requests, std::sp
 
 bool Recorder::deallocate(const Block& block, Stream stream) noexcept {
   if (block.empty()) return true;
-  if (!block.node->names(block, this)) {
+  if (!block.node->names(block, this) || !block.node->end_life(block.generation)) {
     impl_->live.refused();
     return refuse_free("trace", block);
   }
@@ -517,7 +517,6 @@ bool Recorder::deallocate(const Block& block, Stream stream) noexcept {
   ThreadBuffer* buffer = impl_->buffer();
   if (node->id != 0)
     impl_->record(buffer, death_of(*node, stream.id));  // before the memory can be granted again
-  node->end_life();
   impl_->live.freed(block);
   impl_->put_node(buffer, node);
   upstream().deallocate(below, stream);

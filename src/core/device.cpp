@@ -130,7 +130,7 @@ bool Device::deallocate(const Block& block, Stream stream) noexcept {
   Piece piece;
   {
     const std::lock_guard lock(mutex_);
-    if (is_live(block)) {
+    if (names(block)) {
       auto* node = static_cast<DeviceNode*>(block.node);
       piece = node->piece;
       stats_.count_free(node->requested, piece.bytes);
@@ -149,10 +149,15 @@ bool Device::deallocate(const Block& block, Stream stream) noexcept {
 }
 
 // By its record and by what the handle says of it. Under the lock.
-bool Device::is_live(const Block& block) const noexcept {
+bool Device::names(const Block& block) const noexcept {
   if (!block.node->names(block, this)) return false;
   const Piece& piece = static_cast<const DeviceNode*>(block.node)->piece;
   return piece.memory == block.memory && piece.bytes == block.bytes;
+}
+
+bool Device::is_live(const Block& block) const noexcept {
+  const std::lock_guard lock(mutex_);
+  return !block.empty() && names(block);
 }
 
 Expected<Device::Piece> Device::extend(const Piece& /*piece*/, std::size_t bytes) noexcept {
@@ -173,7 +178,7 @@ Expected<Block> Device::try_grow(const Block& block, std::size_t bytes) noexcept
   Piece before;
   {
     const std::lock_guard lock(mutex_);
-    if (!is_live(block)) return tl::unexpected(fail(Errc::invalid_block, block.bytes));
+    if (!names(block)) return tl::unexpected(fail(Errc::invalid_block, block.bytes));
     before = static_cast<DeviceNode*>(block.node)->piece;
   }
   const Expected<Piece> after = extend_checked(before, bytes);

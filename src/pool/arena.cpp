@@ -45,17 +45,24 @@ bool Arena::Page::has(const Node& node) const noexcept {
 
 Expected<Block> Arena::miss(const Request& request) noexcept {
   if (enter(request.bytes)) {
-    if (is_for_chunk_of_another_stream(request)) {
-      const Work work{.bytes = chunk_bytes_.read(), .blocks = page_size()};
-      give_up_chunk();
-      stream_ = request.stream;
-      set_chunk(work);
-    }
-    const bool is_first = page_.load() == nullptr && least_chunk_ > 0;
-    if (is_first) set_chunk({.bytes = least_chunk_, .blocks = first_page});
+    ready_chunk(request);
     if (is_for_chunk(request)) return take_slowly(request);
   }
   return pass_on(request, Until::reset);
+}
+
+// The first chunk is made for the first request; and one of which nothing is taken may go to
+// another stream.
+void Arena::ready_chunk(const Request& request) noexcept {
+  if (page_size() == 0 && least_chunk_ > 0) {
+    stream_ = request.stream;
+    set_chunk({.bytes = least_chunk_});
+  } else if (is_for_chunk_of_another_stream(request)) {
+    const Work work{.bytes = chunk_bytes_.read(), .blocks = page_size()};
+    give_up_chunk();
+    stream_ = request.stream;
+    set_chunk(work);
+  }
 }
 
 bool Arena::is_for_chunk(const Request& request) const noexcept {
@@ -77,9 +84,22 @@ Block Arena::take_slowly(const Request& request) noexcept {
   return block;
 }
 
+// A pool that its upstream refuses gives back what it keeps, and asks again.
+template <class Ask>
+auto Arena::ask_upstream(Ask&& ask) noexcept {
+  auto answer = ask();
+  if (!answer && answer.error().is_exhaustion() && is_chunk_idle()) {
+    give_up_chunk();
+    answer = ask();
+  }
+  return answer;
+}
+
 Expected<Block> Arena::pass_on(const Request& request, Until until) noexcept {
   if (request.bytes == 0) return Block{};
-  Expected<Block> block = enter(request.bytes).and_then([&] { return ask_upstream(request); });
+  Expected<Block> block = enter(request.bytes).and_then([&] {
+    return ask_upstream([&] { return upstream().try_allocate(request); });
+  });
   if (block) block = adopt(request, *block, until);
   if (!block) count_failure();
   return block;
@@ -90,16 +110,6 @@ Expected<Block> Arena::pass_on(const Request& request, Until until) noexcept {
 bool Arena::is_for_chunk_of_another_stream(const Request& request) const noexcept {
   return taken().blocks == 0 && request.stream.id != stream_.id &&
          request.bytes - 1 < chunk_bytes_.read();
-}
-
-// A pool that its upstream refuses gives back what it keeps, and asks again.
-Expected<Block> Arena::ask_upstream(const Request& request) noexcept {
-  Expected<Block> block = upstream().try_allocate(request);
-  if (!block && block.error().is_exhaustion() && taken_live().blocks == 0 && !chunk_.empty()) {
-    give_up_chunk();
-    block = upstream().try_allocate(request);
-  }
-  return block;
 }
 
 Expected<Block> Arena::adopt(const Request& request, const Block& block, Until until) noexcept {
@@ -119,7 +129,7 @@ Expected<Block> Arena::adopt(const Request& request, const Block& block, Until u
   count_miss();
   if (!record->is_held) {
     ended_by_reset_.push(record);
-    passed_bytes_ += block.bytes;
+    passed_bytes_ += rounded(block.requested);
     warn_if_forgotten();
   }
   Block handle = block;
@@ -131,19 +141,26 @@ Expected<Block> Arena::adopt(const Request& request, const Block& block, Until u
 Expected<void> Arena::try_allocate_batch(std::span<const Request> requests,
                                          std::span<Block> blocks) noexcept {
   if (requests.empty()) return {};
+  std::ranges::fill(blocks, Block{});
   Expected<void> done = enter(requests.front().bytes);
-  if (done) done = pass_on_batch(requests, blocks);
+  if (done) {
+    ready_chunk(requests.front());
+    done = ask_upstream([&] { return pass_on_batch(requests, blocks); });
+  }
   if (!done) count_failure();
   return done;
 }
 
-// What the chunk has room for is taken of it, the rest is one batch of the upstream's.
+// What the chunk has room for is taken of it, the rest is one batch of the upstream's. What it
+// takes to undo that is there before.
 Expected<void> Arena::pass_on_batch(std::span<const Request> requests,
                                     std::span<Block> blocks) noexcept try {
   std::vector<std::size_t> places;
+  places.reserve(requests.size());
   std::vector<Request> rest;
+  rest.reserve(requests.size());
+  std::vector<Block> granted(requests.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    blocks[i] = {};
     if (is_for_chunk(requests[i])) {
       blocks[i] = take_slowly(requests[i]);
     } else if (requests[i].bytes != 0) {
@@ -152,7 +169,7 @@ Expected<void> Arena::pass_on_batch(std::span<const Request> requests,
     }
   }
   settle();
-  std::vector<Block> passed(rest.size());
+  const std::span<Block> passed = std::span(granted).first(rest.size());
   Expected<void> done;
   if (!rest.empty()) done = upstream().try_allocate_batch(rest, passed);
   for (std::size_t i = 0; i < rest.size() && done; ++i) {
@@ -166,13 +183,12 @@ Expected<void> Arena::pass_on_batch(std::span<const Request> requests,
     }
   }
   if (!done) {
-    for (std::size_t i = requests.size();
-         i-- > 0;)  // the last first, so that the chunk has it back
+    // The last first, so that the chunk has it back.
+    for (std::size_t i = requests.size(); i-- > 0;)
       deallocate(std::exchange(blocks[i], {}), requests[i].stream);
   }
   return done;
 } catch (const std::bad_alloc&) {
-  std::ranges::fill(blocks, Block{});
   return tl::unexpected(fail(Errc::out_of_memory, requests.front().bytes));
 }
 
@@ -225,7 +241,7 @@ void Arena::take_back_passed(Passed& record, Stream stream) noexcept {
   record.end_life();
   if (!record.is_held) {
     ended_by_reset_.remove(&record);
-    passed_bytes_ -= below.bytes;
+    passed_bytes_ -= rounded(below.requested);
   }
   hold_less(below.bytes);
   passed_.put(&record);
@@ -284,18 +300,18 @@ void Arena::fit_chunk() noexcept {
   if (work.bytes > 0) set_chunk(work);
 }
 
-// False, and there is no chunk, if there is no memory for one.
-bool Arena::set_chunk(const Work& work) noexcept {
+// If there is memory for one.
+void Arena::set_chunk(const Work& work) noexcept {
   const std::optional<std::size_t> bytes = round_up(work.bytes, below_granule_ + 1);
-  if (!bytes || !set_page(work.blocks)) return false;
+  if (!bytes || !set_page(work.blocks)) return;
   const Expected<Block> block = upstream().try_allocate({.bytes = *bytes, .stream = stream_});
-  if (!block) return false;
+  if (!block) return;
   chunk_ = *block;
   chunk_bytes_.set(block->bytes & ~below_granule_);
   chunk_end_ = static_cast<std::byte*>(chunk_.memory) + (is_address_ ? chunk_bytes_.read() : 0);
   hold_more(chunk_.bytes);
   rewind();
-  return true;
+  note_cached_peak();
 }
 
 // Nothing of it is live.
@@ -310,15 +326,13 @@ void Arena::give_up_chunk() noexcept {
 // Records for so many blocks. Those of a former page stay, so that handles can be read, and
 // refused.
 bool Arena::set_page(std::size_t blocks) noexcept try {
-  if (blocks <= page_size()) return true;
-  pages_.push_back(std::make_unique<Page>(this, std::max(blocks, 2 * page_size())));
-  if (Page* former = page_.load()) {
-    for (Taken& record : former->records) {
-      if (record.is_live()) record.end_life();
-    }
-  }
-  page_.store(pages_.back().get());
-  last_ = pages_.back()->end();
+  if (page_size() > 0 && blocks <= page_size()) return true;
+  const std::size_t size = blocks > 0 ? std::max(blocks, 2 * page_size()) : first_page;
+  auto page = std::make_unique<Page>(this, size);
+  page->former = std::move(owned_page_);
+  owned_page_ = std::move(page);
+  page_.store(owned_page_.get(), std::memory_order_release);
+  last_ = owned_page_->end();
   rewind();
   return true;
 } catch (const std::bad_alloc&) {
@@ -338,11 +352,12 @@ void Arena::set_room(std::size_t bytes) noexcept {
 
 // Another thread may look while the owner goes on: what it sees is roughly right.
 Sum Arena::taken() const noexcept {
-  const Page* page = page_.load();
+  const Page* page = page_.load(std::memory_order_acquire);
   if (page == nullptr) return {};
-  return {.blocks = static_cast<std::size_t>(next_.read() - page->records.data()),
-          .requested = requested_.read(),
-          .granted = chunk_bytes_.read() - room()};
+  const auto blocks = static_cast<std::size_t>(next_.read() - page->records.data());
+  if (blocks > page->records.size()) return {};  // another page's
+  return {
+      .blocks = blocks, .requested = requested_.read(), .granted = chunk_bytes_.read() - room()};
 }
 
 Sum Arena::taken_live() const noexcept {
@@ -352,7 +367,7 @@ Sum Arena::taken_live() const noexcept {
 }
 
 void Arena::trim_own(std::size_t keep_bytes) noexcept {
-  if (taken_live().blocks == 0 && idle_bytes() > keep_bytes) give_up_chunk();
+  if (is_chunk_idle() && idle_bytes() > keep_bytes) give_up_chunk();
 }
 
 void Arena::clear() noexcept {
@@ -363,9 +378,11 @@ void Arena::clear() noexcept {
 
 // --- Its records. ---
 
-bool Arena::is_taken(const Node& record) const noexcept {
-  const Page* page = page_.load();
-  return page != nullptr && page->has(record);
+Arena::Page* Arena::page_of(const Node& record) const noexcept {
+  Page* page = page_.load(std::memory_order_acquire);
+  while (page != nullptr && !page->has(record))
+    page = page->former.get();
+  return page;
 }
 
 bool Arena::names(const Block& block) const noexcept {
@@ -373,10 +390,10 @@ bool Arena::names(const Block& block) const noexcept {
          (block.generation > first_generation() || !is_taken(*block.node));
 }
 
-RemoteFree& Arena::remote_free(Node& record) noexcept {
-  if (!is_taken(record)) return static_cast<Passed&>(record).remote;
-  Page& page = *page_.load();
-  return page.remote[page.place_of(record)];
+RemoteFree& Arena::remote_free(Node& record) const noexcept {
+  Page* page = page_of(record);
+  return page != nullptr ? page->remote[page->place_of(record)]
+                         : static_cast<Passed&>(record).remote;
 }
 
 Sum Arena::sum_of(const Node& record) const noexcept {
@@ -410,12 +427,13 @@ Expected<Block> Arena::try_grow(const Block& block, std::size_t bytes) noexcept 
   if (!names(block)) return tl::unexpected(invalid(block));
   if (is_taken(*block.node)) return grow_taken(block, bytes);
   auto& record = static_cast<Passed&>(*block.node);
-  const Expected<Block> grown = upstream().try_grow(record.below, bytes);
+  const Expected<Block> grown =
+      ask_upstream([&] { return upstream().try_grow(record.below, bytes); });
   if (!grown) return grown;
   const std::size_t more = grown->bytes - record.below.bytes;
   count_growth(grown->requested - record.below.requested, more);
   hold_more(more);
-  if (!record.is_held) passed_bytes_ += more;
+  if (!record.is_held) passed_bytes_ += rounded(grown->requested) - rounded(record.below.requested);
   record.below = *grown;
   Block handle = *grown;
   handle.node = &record;
@@ -472,28 +490,30 @@ std::size_t Arena::largest_after(const Supposition& supposed) const noexcept {
   const PoolsAbove above{.pool = this, .next = supposed.pools};
   Supposition below = supposed;
   below.pools = &above;
-  if (taken_live().blocks == 0 && !chunk_.empty()) {
+  if (is_chunk_idle()) {
     below.requested = saturating_add(below.requested, chunk_.requested);
     below.granted = saturating_add(below.granted, chunk_.bytes);
   }
-  const std::size_t here = next_.read() != last_ ? room() : 0;
+  const std::size_t here = next_.read() != last_ && stream_.id == 0 ? room() : 0;
   return std::max(here, OwnedPool::largest_after(below));
 }
 
+// To another thread, which is refused in any case, it tells nothing.
 void Arena::explain(Shortage& shortage) const noexcept {
-  SizeTally sizes;
-  each_live(
-      [&](const Node& record, const RemoteFree&) { sizes.add(sum_of(record).granted, true); });
-  if (room() > 0) sizes.add(room(), false);
-  shortage.add_sizes(sizes);
-  shortage.add_holes(idle_bytes(), room());
+  if (is_owner()) {
+    SizeTally sizes;
+    each_live(
+        [&](const Node& record, const RemoteFree&) { sizes.add(sum_of(record).granted, true); });
+    if (room() > 0) sizes.add(room(), false);
+    shortage.add_sizes(sizes);
+    shortage.add_holes(idle_bytes(), room());
+  }
   OwnedPool::explain(shortage);
 }
 
 // What another thread asks to be trimmed does not go at once.
 std::size_t Arena::trimmable() const noexcept {
-  const bool is_whole = is_owner() && taken_live().blocks == 0;
-  return is_whole && upstream().stats().pools == 0 ? chunk_.bytes : 0;
+  return is_owner() && is_chunk_idle() && upstream().stats().pools == 0 ? chunk_.bytes : 0;
 }
 
 std::string Arena::validate() const {
@@ -513,7 +533,7 @@ std::string Arena::validate() const {
   passed_.each([&](const Passed& record) {
     if (!record.is_live()) return;
     passed += sum_of(record);
-    if (!record.is_held) ended += sum_of(record);
+    if (!record.is_held) ended += {.blocks = 1, .granted = rounded(record.below.requested)};
   });
   if (ended.blocks != ended_by_reset_.size() || ended.granted != passed_bytes_)
     return "arena: a reset ends what was passed on and is not held";

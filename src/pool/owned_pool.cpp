@@ -1,11 +1,22 @@
 #include "cistern/pool/owned_pool.hpp"
 
+#include <utility>
+
 #include "cistern/core/report.hpp"
 
 namespace cistern {
 namespace {
 
 constexpr unsigned cycle_shift = 32;  // of a generation
+
+// While the owner goes on, another thread may read a part of the figures before a step and a part
+// behind it, and find less than nothing.
+Sum at_least_nothing(Sum sum) noexcept {
+  for (std::size_t* part : {&sum.blocks, &sum.requested, &sum.granted}) {
+    if (*part > unbounded / 2) *part = 0;
+  }
+  return sum;
+}
 
 }  // namespace
 
@@ -23,8 +34,7 @@ bool OwnedPool::deallocate(const Block& block, Stream stream) noexcept {
   if (block.empty()) return true;
   if (!is_owner()) return free_elsewhere(block, stream);
   settle();
-  if (!names(block) || remote_free(*block.node).is_queued.load(std::memory_order_acquire))
-    return refuse(block);
+  if (!is_live(block)) return refuse(block);
   take_back(*block.node, stream);
   return true;
 }
@@ -45,64 +55,43 @@ Error OwnedPool::invalid(const Block& block) const noexcept {
   return error;
 }
 
-/// Stands at the head of the queue once nobody will look at it any more.
-RemoteFree* OwnedPool::closed() noexcept {
-  static RemoteFree mark;
-  return &mark;
-}
-
 bool OwnedPool::free_elsewhere(const Block& block, Stream stream) noexcept {
-  if (!names(block)) return refuse(block);
-  RemoteFree& free = remote_free(*block.node);
-  if (free.is_queued.exchange(true, std::memory_order_acq_rel)) return refuse(block);
-  free.record = block.node;
-  free.sum = sum_of(*block.node);
-  free.stream = stream;
-  count_queued(free.sum);
-  RemoteFree* newest = queue_.load(std::memory_order_acquire);
-  do {
-    if (newest == closed()) {
-      uncount_queued(free.sum);
-      return free_closed(*block.node, stream);
-    }
-    free.next = newest;
-  } while (!queue_.compare_exchange_weak(newest, &free, std::memory_order_acq_rel,
-                                         std::memory_order_acquire));
-  return true;
-}
-
-void OwnedPool::count_queued(const Sum& sum) noexcept {
-  queued_blocks_.fetch_add(sum.blocks, std::memory_order_relaxed);
-  queued_requested_.fetch_add(sum.requested, std::memory_order_relaxed);
-  queued_granted_.fetch_add(sum.granted, std::memory_order_relaxed);
-}
-
-void OwnedPool::uncount_queued(const Sum& sum) noexcept {
-  queued_blocks_.fetch_sub(sum.blocks, std::memory_order_relaxed);
-  queued_requested_.fetch_sub(sum.requested, std::memory_order_relaxed);
-  queued_granted_.fetch_sub(sum.granted, std::memory_order_relaxed);
-}
-
-bool OwnedPool::free_closed(Node& record, Stream stream) noexcept {
-  bool over = false;
+  bool was_live = false;
+  bool is_over = false;
   {
-    const std::lock_guard lock(closed_mutex_);
-    take_back(record, stream);
-    over = live().blocks == 0;
+    const std::lock_guard lock(mutex_);
+    was_live = is_live(block);
+    if (was_live && is_closed_) {
+      take_back(*block.node, stream);
+      is_over = live().blocks == 0;
+    } else if (was_live) {
+      queue_free(*block.node, stream);
+    }
   }
-  if (over) delete this;
+  if (!was_live) return refuse(block);
+  if (is_over) delete this;
   return true;
 }
 
-void OwnedPool::drain(RemoteFree* queued) noexcept {
+void OwnedPool::queue_free(Node& record, Stream stream) noexcept {
+  RemoteFree& free = remote_free(record);
+  free.is_queued.store(true, std::memory_order_relaxed);
+  free.record = &record;
+  free.sum = sum_of(record);
+  free.stream = stream;
+  free.next = queue_.load(std::memory_order_relaxed);
+  queue_.store(&free, std::memory_order_relaxed);
+  Sum queued = queued_.read();
+  queued_.set(queued += free.sum);
+}
+
+void OwnedPool::take_queued_back() noexcept {
+  RemoteFree* queued = queue_.exchange(nullptr, std::memory_order_relaxed);
+  queued_.set({});
   while (queued != nullptr) {
-    RemoteFree& free = *queued;
-    queued = free.next;
-    uncount_queued(free.sum);
-    Node& record = *free.record;
-    const Stream stream = free.stream;
-    free.is_queued.store(false, std::memory_order_release);
-    take_back(record, stream);
+    RemoteFree& free = *std::exchange(queued, queued->next);
+    free.is_queued.store(false, std::memory_order_relaxed);
+    take_back(*free.record, free.stream);
   }
 }
 
@@ -115,7 +104,10 @@ Expected<void> OwnedPool::enter(std::size_t bytes) noexcept {
     return tl::unexpected(fail(Errc::wrong_thread, bytes));
   }
   settle();
-  if (has_queue()) drain(queue_.exchange(nullptr, std::memory_order_acquire));
+  if (has_queue()) {
+    const std::lock_guard lock(mutex_);
+    take_queued_back();
+  }
   if (keep_asked_.load(std::memory_order_relaxed) != unbounded)
     trim_own(keep_asked_.exchange(unbounded, std::memory_order_relaxed));
   return {};
@@ -141,13 +133,18 @@ std::size_t OwnedPool::reset() noexcept {
     report("%s: only its owner thread may reset it", stage_);
     return 0;
   }
-  const std::size_t before = live().blocks;
-  take_all_back();
-  const std::size_t ended = before - live().blocks;
+  std::size_t ended = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    take_queued_back();
+    const std::size_t before = live().blocks;
+    take_all_back();
+    ended = before - live().blocks;
+    first_generation_.store(std::max((cycle_ + 1) << cycle_shift, last_generation() + 1),
+                            std::memory_order_relaxed);
+  }
   end_cycle(true);
   ++cycle_;
-  first_generation_.store(std::max(cycle_ << cycle_shift, last_generation() + 1),
-                          std::memory_order_relaxed);
   begin_cycle(true);
   note_cached_peak();
   Pool::cycle();
@@ -155,12 +152,13 @@ std::size_t OwnedPool::reset() noexcept {
 }
 
 bool OwnedPool::is_live(const Block& block) const noexcept {
-  return !block.empty() && names(block);
+  return !block.empty() && names(block) &&
+         !remote_free(*block.node).is_queued.load(std::memory_order_relaxed);
 }
 
 Expected<void> OwnedPool::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
-  if (!names(block)) return tl::unexpected(invalid(block));
+  if (!is_live(block)) return tl::unexpected(invalid(block));
   return upstream().also_used_on(below(*block.node), stream);
 }
 
@@ -182,11 +180,11 @@ void OwnedPool::trim_to(std::size_t keep_bytes) noexcept {
 void OwnedPool::abandoned() noexcept {
   bool over = false;
   {
-    const std::lock_guard lock(closed_mutex_);
+    const std::lock_guard lock(mutex_);
     settle();
     owner_.store(nullptr, std::memory_order_relaxed);
     is_closed_ = true;
-    drain(queue_.exchange(closed(), std::memory_order_acq_rel));
+    take_queued_back();
     trim_own(0);
     over = live().blocks == 0;
   }
@@ -234,10 +232,8 @@ Sum OwnedPool::live() const noexcept {
 
 // What waits in the queue is free, as far as anybody else is concerned.
 Stats OwnedPool::stats() const noexcept {
-  const Sum queued{.blocks = queued_blocks_.load(std::memory_order_relaxed),
-                   .requested = queued_requested_.load(std::memory_order_relaxed),
-                   .granted = queued_granted_.load(std::memory_order_relaxed)};
-  Sum now = live();
+  const Sum queued = queued_.read();
+  Sum now = at_least_nothing(live());
   Stats own;
   const std::size_t frees = frees_.read() + unsettled_frees().blocks;
   own.frees = frees + queued.blocks;
@@ -246,6 +242,7 @@ Stats OwnedPool::stats() const noexcept {
   own.live_requested.peak = std::max(peak_requested_.read(), now.requested);
   own.live_granted.peak = std::max(peak_granted_.read(), now.granted);
   now -= queued;
+  now = at_least_nothing(now);
   own.live_blocks.current = now.blocks;
   own.live_requested.current = now.requested;
   own.live_granted.current = now.granted;

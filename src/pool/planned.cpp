@@ -637,7 +637,7 @@ Sum Planned::live_in(const Laid& laid) const noexcept {
   return sum;
 }
 
-RemoteFree& Planned::remote_free(Node& record) noexcept {
+RemoteFree& Planned::remote_free(Node& record) const noexcept {
   return is_passed(record) ? static_cast<Passed&>(record).remote
                            : static_cast<PlanStep&>(record).remote;
 }

@@ -14,9 +14,12 @@
 #include "cistern/core/buffer.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/device/simulated.hpp"
+#include "cistern/pool/arena.hpp"
 #include "cistern/pool/cache.hpp"
 #include "cistern/stack/stack.hpp"
+#include "cistern/trace/check.hpp"
 #include "cistern/trace/read.hpp"
+#include "cistern/trace/replay.hpp"
 #include "support/environment.hpp"
 #include "support/failing_new.hpp"
 #include "support/ledger.hpp"
@@ -129,6 +132,146 @@ TEST_F(RecorderTest, AGrowIsAFreeAndAnAllocationOfANewId) {
   EXPECT_EQ(events[3].operation, Operation::free);
   EXPECT_EQ(events[3].id, events[2].id);
   EXPECT_EQ(events[3].bytes, 3000U);
+}
+
+// --- Resets. ---
+
+std::vector<Operation> operations_of(const Trace& trace) {
+  std::vector<Operation> operations;
+  for (const Event& event : trace.events)
+    operations.push_back(event.operation);
+  return operations;
+}
+
+using Operations = std::vector<Operation>;
+
+TEST_F(RecorderTest, AResetThatEndsAllIsOneEventAndThenComesACycle) {
+  const testing::CaughtReports reports;
+  {
+    const Ref<Resource> stack = make<Recorder>(make<Arena>(make<SimulatedDevice>()), file_);
+    testing::Ledger ledger(*stack);
+    for (int cycle = 0; cycle < 3; ++cycle) {
+      ASSERT_TRUE(ledger.allocate({.bytes = 1000}));
+      ASSERT_TRUE(ledger.allocate({.bytes = 2000}));
+      const std::vector<Block> stale = ledger.blocks();
+      ledger.expect_in_order();
+      ledger.reset();
+      ledger.expect_in_order();
+      for (const Block& block : stale) {
+        EXPECT_FALSE(stack->deallocate(block));
+        EXPECT_FALSE(stack->also_used_on(block, {}));
+        EXPECT_EQ(stack->try_grow(block, 5000).error().code, Errc::invalid_block);
+      }
+    }
+    EXPECT_EQ(stack->stats().refused_frees, 6U);
+    EXPECT_EQ(stack->stats().frees, 6U);
+    EXPECT_EQ(stack->stats().live_requested.peak, 3000U);
+    EXPECT_EQ(stack->reset(), 0U);  // where nothing is live that is a cycle
+    testing::expect_all_accounted_for(*stack);
+  }
+  const Trace trace = read();
+  Operations expected;
+  for (int cycle = 0; cycle < 3; ++cycle) {
+    for (const Operation each :
+         {Operation::allocate, Operation::allocate, Operation::reset, Operation::cycle})
+      expected.push_back(each);
+  }
+  expected.push_back(Operation::cycle);
+  ASSERT_EQ(operations_of(trace), expected);
+  for (std::uint64_t cycle = 1; cycle <= 3; ++cycle)
+    EXPECT_EQ(trace.events[4 * cycle - 1].id, cycle);
+}
+
+TEST_F(RecorderTest, WhereSomethingIsHeldAResetIsFreesAndThenACycle) {
+  {
+    const Ref<Resource> stack = make<Recorder>(make<Arena>(make<SimulatedDevice>()), file_);
+    testing::Ledger ledger(*stack);
+    ASSERT_TRUE(ledger.allocate({.bytes = 1000, .stream = {.id = 7}}));
+    ASSERT_TRUE(ledger.allocate_held({.bytes = 2000}));
+    const Buffer buffer(*stack, 3000);
+    EXPECT_EQ(stack->reset(), 1U);
+    EXPECT_TRUE(stack->is_live(buffer.block()));
+    EXPECT_TRUE(stack->is_live(ledger.blocks()[1]));
+    EXPECT_FALSE(stack->is_live(ledger.blocks()[0]));
+    EXPECT_EQ(stack->stats().live_blocks.current, 2U);
+    EXPECT_EQ(stack->stats().live_requested.current, 5000U);
+    EXPECT_EQ(stack->validate(), "");
+    EXPECT_TRUE(stack->deallocate(ledger.blocks()[1]));
+  }
+  const Trace trace = read();
+  ASSERT_EQ(operations_of(trace),
+            (Operations{Operation::allocate, Operation::allocate, Operation::allocate,
+                        Operation::free, Operation::cycle, Operation::free, Operation::free}));
+  EXPECT_EQ(trace.events[3].id, trace.events[0].id);
+  EXPECT_EQ(trace.events[3].bytes, 1000U);
+  EXPECT_EQ(trace.events[3].stream, 7U);  // of its request
+  EXPECT_EQ(trace.events[4].id, 1U);
+  EXPECT_EQ(trace.events[5].id, trace.events[1].id);
+  EXPECT_EQ(trace.events[6].id, trace.events[2].id);
+}
+
+TEST_F(RecorderTest, AResetOfWhatIsNoArenaIsACycle) {
+  {
+    const Ref<Resource> stack = make<Recorder>(make<Cache>(make<SimulatedDevice>()), file_);
+    const Buffer buffer(*stack, 1000);
+    const Block block = stack->allocate(1000);
+    EXPECT_EQ(stack->reset(), 0U);
+    EXPECT_TRUE(stack->is_live(block));
+    EXPECT_TRUE(stack->deallocate(block));
+  }
+  EXPECT_EQ(operations_of(read()),
+            (Operations{Operation::allocate, Operation::allocate, Operation::cycle, Operation::free,
+                        Operation::free}));
+}
+
+TEST_F(RecorderTest, ARunOverAnArenaReplays) {
+  const std::uint64_t seed = testing::seed_or(3);
+  SCOPED_TRACE(testing::replay_hint(seed));
+  testing::Random random(seed);
+  std::uint64_t allocations = 0;
+  {
+    const Ref<Resource> stack = make<Recorder>(
+        make<Arena>(make<SimulatedDevice>(), Arena::Options{.warn_cycles = unbounded}), file_);
+    testing::Ledger ledger(*stack);
+    for (int step = 0; step < 5'000; ++step) {
+      const std::uint64_t what = random.below(100);
+      if (what < 60 || ledger.size() == 0) {
+        ASSERT_TRUE(ledger.allocate({.bytes = random.size(16)}));
+      } else if (what < 62) {
+        ASSERT_TRUE(ledger.allocate_held({.bytes = random.size(16)}));
+      } else if (what < 70) {
+        ledger.grow(ledger.size() - 1, random.size(16));
+      } else if (what < 95) {
+        const std::size_t index = random.below(ledger.size());
+        if (random.chance(5)) {
+          std::thread([&] { ledger.free(index); }).join();
+        } else {
+          ledger.free(index);
+        }
+      } else if (what < 98) {
+        ledger.reset();
+      } else {
+        ledger.free_all();
+        ASSERT_TRUE(ledger.allocate({.bytes = 1}));
+        ledger.reset();
+      }
+      ledger.expect_in_order();
+    }
+    ledger.free_all();
+    testing::expect_all_accounted_for(*stack);
+    EXPECT_EQ(stack->stats().refused_frees, 0U);
+  }
+  const Trace trace = read();
+  for (const Event& event : trace.events)
+    allocations += event.operation == Operation::allocate ? 1U : 0U;
+  EXPECT_TRUE(std::ranges::count(operations_of(trace), Operation::reset) > 0);
+  for (const char* text : {"cache > simulated", "arena(warn_bytes=none) > simulated"}) {
+    const ReplayResult result = replay(trace, [&] { return open(text); }, {.check = true});
+    EXPECT_EQ(result.error, "") << text;
+    EXPECT_EQ(result.allocations, allocations);
+    EXPECT_EQ(result.frees, allocations);
+    EXPECT_EQ(result.failed, 0U);
+  }
 }
 
 TEST_F(RecorderTest, ALongRunIsReadBackWhole) {

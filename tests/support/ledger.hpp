@@ -19,10 +19,56 @@ class Ledger {
   explicit Ledger(Resource& resource) : resource_(resource), limits_(resource.device().limits()) {}
 
   /// Allocates and checks; false if the request failed.
-  bool allocate(const Request& request) {
-    const Expected<Block> block = resource_.try_allocate(request);
-    if (block) accept(*block, request);
-    return block.has_value();
+  bool allocate(const Request& request) { return add(request, resource_.try_allocate(request)); }
+
+  /// The same for a block that a reset leaves alone.
+  bool allocate_held(const Request& request) {
+    const std::size_t before = size();
+    if (!add(request, resource_.try_allocate_held(request))) return false;
+    if (size() > before) is_held_.back() = true;  // zero bytes are no block
+    return true;
+  }
+
+  /// Resets, and checks that all came back but what is held.
+  void reset() {
+    std::vector<Block> ended;
+    for (std::size_t i = 0; i < blocks_.size();) {
+      if (is_held_[i]) {
+        ++i;
+        continue;
+      }
+      ended.push_back(forget(i));
+    }
+    EXPECT_EQ(resource_.reset(), ended.size());
+    for (const Block& block : ended)
+      EXPECT_FALSE(resource_.is_live(block));
+    for (const Block& block : blocks_)
+      EXPECT_TRUE(resource_.is_live(block));
+  }
+
+  /// Checks the answer to a request and takes it in.
+  bool add(const Request& request, const Expected<Block>& block) {
+    if (!block) return false;
+    EXPECT_GE(block->bytes, request.bytes);
+    EXPECT_EQ(block->requested, request.bytes);
+    EXPECT_EQ(block->empty(), request.bytes == 0);
+    EXPECT_TRUE(is_aligned(*block, std::max(request.alignment, limits_.alignment), limits_));
+    if (block->empty()) return true;
+    const std::uintptr_t start = start_of(*block);
+    const auto after = by_address_.lower_bound(start);
+    if (after != by_address_.end()) {
+      EXPECT_LE(start + block->bytes, after->first) << "overlaps the next block";
+    }
+    if (after != by_address_.begin()) {
+      EXPECT_LE(std::prev(after)->second, start) << "overlaps the one before";
+    }
+    by_address_[start] = start + block->bytes;
+    requested_ += request.bytes;
+    granted_ += block->bytes;
+    fill(*block);
+    blocks_.push_back(*block);
+    is_held_.push_back(false);
+    return true;
   }
 
   /// The same for a batch.
@@ -31,7 +77,7 @@ class Ledger {
     const Expected<void> granted = resource_.try_allocate_batch(requests, blocks);
     for (std::size_t i = 0; i < blocks.size(); ++i) {
       if (granted) {
-        accept(blocks[i], requests[i]);
+        add(requests[i], blocks[i]);
       } else {
         EXPECT_TRUE(blocks[i].empty() && blocks[i].bytes == 0);
       }
@@ -66,14 +112,7 @@ class Ledger {
 
   /// Frees the `index`-th of the blocks held (the last one takes its place).
   void free(std::size_t index, Stream stream = {}) {
-    const Block block = blocks_.at(index);
-    blocks_[index] = blocks_.back();
-    blocks_.pop_back();
-    expect_kept(block);
-    by_address_.erase(start_of(block));
-    requested_ -= block.requested;
-    granted_ -= block.bytes;
-    EXPECT_TRUE(resource_.deallocate(block, stream));
+    EXPECT_TRUE(resource_.deallocate(forget(index), stream));
   }
 
   void free_all() {
@@ -95,6 +134,19 @@ class Ledger {
   [[nodiscard]] std::size_t size() const { return blocks_.size(); }
 
  private:
+  Block forget(std::size_t index) {
+    const Block block = blocks_.at(index);
+    blocks_[index] = blocks_.back();
+    blocks_.pop_back();
+    is_held_[index] = is_held_.back();
+    is_held_.pop_back();
+    expect_kept(block);
+    by_address_.erase(start_of(block));
+    requested_ -= block.requested;
+    granted_ -= block.bytes;
+    return block;
+  }
+
   // Only the ends of large blocks are written: the middle would be the same test, a thousand times
   // slower.
   static constexpr std::size_t written = 4096;
@@ -104,27 +156,6 @@ class Ledger {
   }
   [[nodiscard]] static int pattern(const Block& block) {
     return static_cast<int>(block.generation * 31 % 251) + 1;
-  }
-
-  void accept(const Block& block, const Request& request) {
-    EXPECT_GE(block.bytes, request.bytes);
-    EXPECT_EQ(block.requested, request.bytes);
-    EXPECT_EQ(block.empty(), request.bytes == 0);
-    EXPECT_TRUE(is_aligned(block, std::max(request.alignment, limits_.alignment), limits_));
-    if (block.empty()) return;
-    const std::uintptr_t start = start_of(block);
-    const auto after = by_address_.lower_bound(start);
-    if (after != by_address_.end()) {
-      EXPECT_LE(start + block.bytes, after->first) << "overlaps the next block";
-    }
-    if (after != by_address_.begin()) {
-      EXPECT_LE(std::prev(after)->second, start) << "overlaps the one before";
-    }
-    by_address_[start] = start + block.bytes;
-    requested_ += request.bytes;
-    granted_ += block.bytes;
-    fill(block);
-    blocks_.push_back(block);
   }
 
   void fill(const Block& block) const {
@@ -149,6 +180,7 @@ class Ledger {
   Resource& resource_;
   const DeviceLimits& limits_;
   std::vector<Block> blocks_;
+  std::vector<bool> is_held_;  // of each block
   std::map<std::uintptr_t, std::uintptr_t> by_address_;
   std::size_t requested_ = 0;
   std::size_t granted_ = 0;

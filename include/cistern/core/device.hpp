@@ -87,6 +87,7 @@ class Device : public Resource {
   bool deallocate(const Block& block, Stream stream) noexcept final;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept final;
   Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
+  [[nodiscard]] bool is_live(const Block& block) const noexcept final;
   [[nodiscard]] Stats stats() const noexcept final;
   void reset_peaks(const Stats& floor) noexcept final;
   [[nodiscard]] Outstanding outstanding() const noexcept final;
@@ -158,7 +159,7 @@ class Device : public Resource {
   bool take_nodes(std::span<const Request> requests, std::span<Block> blocks) noexcept;
   void put_nodes(std::span<const Block> blocks) noexcept;
   Expected<Piece> extend_checked(const Piece& piece, std::size_t bytes) noexcept;
-  [[nodiscard]] bool is_live(const Block& block) const noexcept;
+  [[nodiscard]] bool names(const Block& block) const noexcept;
 
   // What the pages of `VirtualMemory` cost.
   void count_mapped(std::size_t bytes) noexcept;

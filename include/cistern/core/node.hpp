@@ -29,6 +29,11 @@ struct Node {
   /// The node's owner calls these, under whatever guards the node.
   std::uint64_t begin_life() noexcept { return step(); }
   void end_life() noexcept { step(); }
+  /// The same where nothing guards the node: false if another thread has ended that life.
+  bool end_life(std::uint64_t life) noexcept {
+    return generation.compare_exchange_strong(life, life + 1, std::memory_order_acq_rel,
+                                              std::memory_order_relaxed);
+  }
   std::uint64_t renew_life() noexcept {
     end_life();
     return begin_life();

@@ -94,10 +94,12 @@ class Arena final : public OwnedPool {
   struct Taken : Node {
     std::size_t requested = 0;
   };
-  /// The records of as many blocks as a chunk was cut into. Never given back, like all nodes.
+  /// The records of as many blocks as a chunk was cut into. Never given back, like all nodes: those
+  /// of a former page are of former cycles.
   struct Page {
     std::vector<Taken> records;
     std::vector<RemoteFree> remote;
+    std::unique_ptr<Page> former;
 
     Page(const Resource* owner, std::size_t size);
     [[nodiscard]] bool has(const Node& node) const noexcept;
@@ -163,12 +165,14 @@ class Arena final : public OwnedPool {
   enum class Until : bool { reset, freed };
 
   Expected<Block> miss(const Request& request) noexcept;
+  void ready_chunk(const Request& request) noexcept;
   Expected<Block> pass_on(const Request& request, Until until) noexcept;
   [[nodiscard]] bool is_for_chunk(const Request& request) const noexcept;
   [[nodiscard]] Block take_slowly(const Request& request) noexcept;
   [[nodiscard]] std::size_t page_size() const noexcept;
   [[nodiscard]] bool is_for_chunk_of_another_stream(const Request& request) const noexcept;
-  Expected<Block> ask_upstream(const Request& request) noexcept;
+  template <class Ask>
+  auto ask_upstream(Ask&& ask) noexcept;
   Expected<Block> adopt(const Request& request, const Block& block, Until until) noexcept;
   Expected<void> pass_on_batch(std::span<const Request> requests, std::span<Block> blocks) noexcept;
   Expected<Block> grow_taken(const Block& block, std::size_t bytes) noexcept;
@@ -179,12 +183,18 @@ class Arena final : public OwnedPool {
   [[nodiscard]] Sum taken_live() const noexcept;
   template <class Visit>
   void each_live(Visit&& visit) const;
-  [[nodiscard]] bool is_taken(const Node& record) const noexcept;
+  [[nodiscard]] Page* page_of(const Node& record) const noexcept;
+  [[nodiscard]] bool is_taken(const Node& record) const noexcept {
+    return page_of(record) != nullptr;
+  }
+  [[nodiscard]] bool is_chunk_idle() const noexcept {
+    return !chunk_.empty() && taken_live().blocks == 0;
+  }
   void rewind() noexcept;
   void note_work() noexcept;
   void check_owner_changed() noexcept override { set_room(room()); }
   void fit_chunk() noexcept;
-  bool set_chunk(const Work& work) noexcept;
+  void set_chunk(const Work& work) noexcept;
   void give_up_chunk() noexcept;
   bool set_page(std::size_t blocks) noexcept;
   void warn_if_forgotten() noexcept;
@@ -192,7 +202,7 @@ class Arena final : public OwnedPool {
   void take_back_passed(Passed& record, Stream stream) noexcept;
 
   [[nodiscard]] bool names(const Block& block) const noexcept override;
-  [[nodiscard]] RemoteFree& remote_free(Node& record) noexcept override;
+  [[nodiscard]] RemoteFree& remote_free(Node& record) const noexcept override;
   [[nodiscard]] Sum sum_of(const Node& record) const noexcept override;
   [[nodiscard]] Block below(const Node& record) const noexcept override;
   [[nodiscard]] Sum unsettled_grants() const noexcept override;
@@ -227,10 +237,10 @@ class Arena final : public OwnedPool {
   Sum dead_;          // of that, what was freed one by one
 
   std::atomic<Page*> page_{nullptr};
-  std::vector<std::unique_ptr<Page>> pages_;  // the last is the page
+  std::unique_ptr<Page> owned_page_;  // the same
   Slab<Passed> passed_{this};
   IntrusiveList<Passed, &Passed::links> ended_by_reset_;
-  std::size_t passed_bytes_ = 0;  // of these
+  std::size_t passed_bytes_ = 0;  // that these would take of a chunk
 
   // The peaks of this cycle, and the larger ones of this and the one before at its end.
   Work peak_;

@@ -81,7 +81,7 @@ struct OwnedSum {
 /// The free of a block on another thread than the owner's, until the owner sees to it. One for each
 /// record.
 struct RemoteFree {
-  std::atomic<bool> is_queued{false};
+  std::atomic<bool> is_queued{false};  // what follows is guarded by the pool's lock
   Node* record = nullptr;
   Sum sum;
   Stream stream;
@@ -136,7 +136,8 @@ class OwnedPool : public Pool {
 
   /// True if `block`, which has a record, is a live block of this pool. Any thread.
   [[nodiscard]] virtual bool names(const Block& block) const noexcept = 0;
-  [[nodiscard]] virtual RemoteFree& remote_free(Node& record) noexcept = 0;
+  /// Of any record, live or not. Any thread.
+  [[nodiscard]] virtual RemoteFree& remote_free(Node& record) const noexcept = 0;
   /// Of a live record. Any thread.
   [[nodiscard]] virtual Sum sum_of(const Node& record) const noexcept = 0;
   /// What the block is a part of, as the upstream handed it out.
@@ -152,9 +153,9 @@ class OwnedPool : public Pool {
   [[nodiscard]] bool checks_owner() const noexcept { return checks_owner_; }
 
   /// The life of a live block ends. Called on the owner's thread or, once the owners have left,
-  /// under a lock; all is settled.
+  /// under the lock; all is settled.
   virtual void take_back(Node& record, Stream stream) noexcept = 0;
-  /// The same for all that are not held.
+  /// The same for all that are not held, under the lock.
   virtual void take_all_back() noexcept = 0;
   /// A cycle ends, after `take_all_back` if it `is_reset`; and another has begun.
   virtual void end_cycle(bool /*is_reset*/) noexcept {}
@@ -217,12 +218,11 @@ class OwnedPool : public Pool {
   static bool checks_owner_at_first() noexcept;  // of the library's build, not the program's
   bool refuse(const Block& block) noexcept;
   bool free_elsewhere(const Block& block, Stream stream) noexcept;
-  bool free_closed(Node& record, Stream stream) noexcept;
-  static RemoteFree* closed() noexcept;
-  void count_queued(const Sum& sum) noexcept;
-  void uncount_queued(const Sum& sum) noexcept;
-  void drain(RemoteFree* queued) noexcept;
   void note_live_peaks() noexcept;
+
+  // Under the lock.
+  void queue_free(Node& record, Stream stream) noexcept;
+  void take_queued_back() noexcept;
 
   const char* const stage_;
   std::atomic<const void*> owner_{nullptr};
@@ -244,15 +244,16 @@ class OwnedPool : public Pool {
   Owned<> misses_;
 
   // Any thread's.
-  alignas(64) std::atomic<RemoteFree*> queue_{nullptr};  // the newest first
-  std::atomic<std::size_t> queued_blocks_{0};            // what is in it
-  std::atomic<std::size_t> queued_requested_{0};
-  std::atomic<std::size_t> queued_granted_{0};
-  std::atomic<std::size_t> refused_{0};
+  alignas(64) std::atomic<std::size_t> refused_{0};
   std::atomic<std::size_t> failures_{0};
   std::atomic<std::size_t> keep_asked_{unbounded};  // by a trim on another thread
 
-  std::mutex closed_mutex_;  // once the owners have left, guards the pool
+  // Guards what follows and, once the owners have left, the pool. Held while the owner ends lives
+  // that another thread may be about to end. (The upstream may report then, and a sink of reports
+  // use this pool: a request takes the lock only where something is queued, and nothing can be.)
+  std::mutex mutex_;
+  std::atomic<RemoteFree*> queue_{nullptr};  // the newest first
+  OwnedSum queued_;                          // what is in it
   bool is_closed_ = false;
 };
 

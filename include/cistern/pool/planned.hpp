@@ -212,7 +212,7 @@ class Planned final : public OwnedPool {
 
   void check_owner_changed() noexcept override;
   [[nodiscard]] bool names(const Block& block) const noexcept override;
-  [[nodiscard]] RemoteFree& remote_free(Node& record) noexcept override;
+  [[nodiscard]] RemoteFree& remote_free(Node& record) const noexcept override;
   [[nodiscard]] Sum sum_of(const Node& record) const noexcept override;
   [[nodiscard]] Block below(const Node& record) const noexcept override;
   [[nodiscard]] Sum unsettled_grants() const noexcept override;
