@@ -105,8 +105,8 @@ class OwnedPool : public Pool {
   /// Whether a request on another thread than the owner's is refused, with wrong_thread, instead of
   /// being a race. On at first in builds of the library without NDEBUG.
   void check_owner(bool on) noexcept {
-    checks_owner_ = on;
-    check_owner_changed();
+    is_check_asked_ = on;
+    owner_changed();
   }
 
   /// The owner gives the pool up: the next thread that allocates is its owner. What the two do must
@@ -142,7 +142,8 @@ class OwnedPool : public Pool {
   [[nodiscard]] virtual Sum unsettled_grants() const noexcept = 0;
   [[nodiscard]] virtual Sum unsettled_frees() const noexcept { return {}; }
   virtual void set_settled() noexcept = 0;
-  /// The fast path does not check who its caller is: it is off while that is checked.
+  /// The fast path does not check who its caller is: it is off while that is checked, and while
+  /// there is no owner.
   virtual void check_owner_changed() noexcept {}
   [[nodiscard]] bool checks_owner() const noexcept { return checks_owner_; }
 
@@ -209,6 +210,11 @@ class OwnedPool : public Pool {
     return &place;
   }
 
+  void owner_changed() noexcept {
+    checks_owner_ = is_check_asked_ || owner_.load(std::memory_order_relaxed) == nullptr;
+    check_owner_changed();
+  }
+
   static bool checks_owner_at_first() noexcept;  // of the library's build, not the program's
   bool refuse(const Block& block) noexcept;
   bool free_elsewhere(const Block& block, Stream stream) noexcept;
@@ -216,13 +222,15 @@ class OwnedPool : public Pool {
   static RemoteFree* closed() noexcept;
   void count_queued(const Sum& sum) noexcept;
   void uncount_queued(const Sum& sum) noexcept;
-  void drain(RemoteFree* queued) noexcept;
+  void drain(RemoteFree* newest) noexcept;
+  [[nodiscard]] Sum settled_live() const noexcept;
   void note_live_peaks() noexcept;
 
   const char* const stage_;
   std::atomic<const void*> owner_{nullptr};
 
-  bool checks_owner_ = checks_owner_at_first();
+  bool is_check_asked_ = checks_owner_at_first();
+  bool checks_owner_ = true;
 
   // The owner's.
   std::uint64_t cycle_ = 1;
