@@ -77,13 +77,15 @@ class Planned final : public OwnedPool {
     return seek(request, Until::reset);
   }
   [[nodiscard]] Expected<Block> try_allocate_held(const Request& request) noexcept override {
-    if (is_next(request)) [[likely]]
+    if (is_next(request)) [[likely]] {
+      has_held_ = true;
       return take_next(request.bytes, generation_ | held_bit);
+    }
     return seek(request, Until::freed);
   }
   /// What `Resource::allocate` does, in fewer steps for a caller that knows that this is planned.
   [[nodiscard]] Block allocate(std::size_t bytes) {
-    if (next_.read() != barrier_ && next_.read()->accepts_plain(bytes)) [[likely]]
+    if (is_way_open() && next_.read()->accepts_plain(bytes)) [[likely]]
       return take_next(bytes, generation_);
     return OwnedPool::allocate(bytes);
   }
@@ -135,8 +137,9 @@ class Planned final : public OwnedPool {
 
   // --- the fast path ---
 
+  [[nodiscard]] bool is_way_open() const noexcept { return next_.read() < barrier_.read(); }
   [[nodiscard]] bool is_next(const Request& request) const noexcept {
-    return next_.read() != barrier_ && next_.read()->accepts_plain(request.bytes) &&
+    return is_way_open() && next_.read()->accepts_plain(request.bytes) &&
            request.alignment <= alignment_ && request.stream.id == 0;
   }
   [[nodiscard]] Block take_next(std::size_t bytes, std::uint64_t generation) noexcept {
@@ -190,10 +193,11 @@ class Planned final : public OwnedPool {
   // --- between cycles ---
 
   void learn() noexcept;
+  [[nodiscard]] bool is_planned(const CycleRecord& cycle) const;
   void make_plan(CycleRecord record, const std::vector<bool>& varies) noexcept;
   void grow_plan() noexcept;
-  std::unique_ptr<PlanSteps> steps_for(std::size_t number);
-  void put_plan_aside();
+  PlanSteps& spare_steps(std::size_t number);
+  void put_plan_aside() noexcept;
   void forget_retired() noexcept;
   void lay_out() noexcept;
   void give_up_slab(Laid& laid) noexcept;
@@ -202,6 +206,8 @@ class Planned final : public OwnedPool {
   void begin_by_search() noexcept;
   template <class Visit>
   void each_live_step(const Laid& laid, Visit&& visit) const;
+  template <class Visit>
+  void each_live_step(Visit&& visit) const;
   [[nodiscard]] Sum live_in(const Laid& laid) const noexcept;
   [[nodiscard]] std::size_t trimmable_slab() const noexcept;
 
@@ -225,19 +231,20 @@ class Planned final : public OwnedPool {
   // Read and written by the fast path.
   const std::size_t alignment_;  // of every block
   Owned<PlanStep*> next_;        // the step that comes next
-  PlanStep* barrier_ = nullptr;  // the first that must wait for a free; `next_` where it is off
+  Owned<PlanStep*> barrier_;     // the first that must wait for a free; null where this is off
   std::uint64_t generation_ = (std::uint64_t{1} << 32U) | 1U;
   Owned<> requested_;                     // bytes, in the cycle and of the plan
   Owned<PlanStep* const*> next_free_;     // the step of the free that comes next
   PlanStep* const* last_free_ = nullptr;  // behind the last
   Owned<> freed_requested_;
+  bool has_held_ = false;  // a block of a plan may be
 
   const Options options_;
   Mode mode_ = Mode::learning;
   bool is_pinned_ = false;
   std::uint64_t lay_out_at_ = 0;  // not before this cycle, since it failed
-  bool has_outgrown_ = false;  // a size that varies was passed on in this cycle
-  bool has_held_ = false;      // a block of a plan may be
+  bool has_outgrown_ = false;     // a size that varies was passed on in this cycle
+  bool has_kept_ = false;         // the cycle before this one kept to the plan
 
   mutable std::mutex laid_mutex_;  // held to replace the plan, and to look at it on another thread
   Laid laid_;                      // the plan that is in use
