@@ -238,7 +238,7 @@ Expected<Block> Planned::ask_upstream(const Request& request) noexcept {
 // In the order of the plan, and of a block of this cycle: no more is to be known.
 bool Planned::deallocate(const Block& block, Stream stream) noexcept {
   PlanStep* const* const free = next_free_.read();
-  if (free == last_free_ || block.node != *free || !is_owner() || has_queue() ||
+  if (!is_owner() || free == last_free_ || block.node != *free || has_queue() ||
       block.generation < generation_ ||
       block.generation != (*free)->generation.load(std::memory_order_relaxed)) {
     return OwnedPool::deallocate(block, stream);
