@@ -146,7 +146,7 @@ class Device : public Resource {
 
   Expected<Piece> obtain_checked(const Request& request) noexcept;
   Expected<Piece> extend_checked(const Piece& piece, std::size_t bytes) noexcept;
-  [[nodiscard]] bool is_live(const Block& block) const noexcept;
+  [[nodiscard]] bool is_live(const Block& block) const noexcept override;
 
   // What the pages of `VirtualMemory` cost.
   void count_mapped(std::size_t bytes) noexcept;
