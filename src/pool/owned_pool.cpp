@@ -85,11 +85,15 @@ void OwnedPool::queue_free(Node& record, Stream stream) noexcept {
   queued_.set(queued += free.sum);
 }
 
+// In the order in which they were freed.
 void OwnedPool::take_queued_back() noexcept {
-  RemoteFree* queued = queue_.exchange(nullptr, std::memory_order_relaxed);
+  RemoteFree* newest = queue_.exchange(nullptr, std::memory_order_relaxed);
   queued_.set({});
-  while (queued != nullptr) {
-    RemoteFree& free = *std::exchange(queued, queued->next);
+  RemoteFree* oldest = nullptr;
+  while (newest != nullptr)
+    oldest = std::exchange(newest, std::exchange(newest->next, oldest));
+  while (oldest != nullptr) {
+    RemoteFree& free = *std::exchange(oldest, oldest->next);
     free.is_queued.store(false, std::memory_order_relaxed);
     take_back(*free.record, free.stream);
   }
@@ -98,9 +102,10 @@ void OwnedPool::take_queued_back() noexcept {
 // --- The owner's turn. ---
 
 Expected<void> OwnedPool::enter(std::size_t bytes) noexcept {
-  const void* nobody = nullptr;
-  if (!owner_.compare_exchange_strong(nobody, this_thread(), std::memory_order_relaxed) &&
-      nobody != this_thread()) {
+  const void* owner = nullptr;
+  if (owner_.compare_exchange_strong(owner, this_thread(), std::memory_order_relaxed)) {
+    owner_changed();
+  } else if (owner != this_thread()) {
     return tl::unexpected(fail(Errc::wrong_thread, bytes));
   }
   settle();
@@ -114,7 +119,9 @@ Expected<void> OwnedPool::enter(std::size_t bytes) noexcept {
 }
 
 void OwnedPool::hand_over() noexcept {
-  if (is_owner() && enter(0)) owner_.store(nullptr, std::memory_order_relaxed);
+  if (!is_owner() || !enter(0)) return;
+  owner_.store(nullptr, std::memory_order_relaxed);
+  owner_changed();
 }
 
 void OwnedPool::cycle() noexcept {
@@ -197,7 +204,10 @@ void OwnedPool::settle() noexcept {
   const Sum freed = unsettled_frees();
   const Sum granted = unsettled_grants();
   set_settled();
-  if (freed.blocks > 0) count_free(freed);
+  if (freed.blocks > 0) {
+    count_free(freed);
+    note_cached_peak();
+  }
   if (granted.blocks > 0) count_grant(granted);
 }
 
@@ -216,38 +226,49 @@ void OwnedPool::count_free(const Sum& sum) noexcept {
 }
 
 void OwnedPool::note_live_peaks() noexcept {
-  peak_blocks_.raise_to(allocations_.read() - frees_.read());
-  peak_requested_.raise_to(live_requested_.read());
-  peak_granted_.raise_to(live_granted_.read());
+  const Sum sum = settled_live();
+  peak_blocks_.raise_to(sum.blocks);
+  peak_requested_.raise_to(sum.requested);
+  peak_granted_.raise_to(sum.granted);
+}
+
+Sum OwnedPool::settled_live() const noexcept {
+  return {.blocks = allocations_.read() - frees_.read(),
+          .requested = live_requested_.read(),
+          .granted = live_granted_.read()};
 }
 
 Sum OwnedPool::live() const noexcept {
-  Sum sum{.blocks = allocations_.read() - frees_.read(),
-          .requested = live_requested_.read(),
-          .granted = live_granted_.read()};
+  Sum sum = settled_live();
   sum += unsettled_grants();
   sum -= unsettled_frees();
   return sum;
 }
 
-// What waits in the queue is free, as far as anybody else is concerned.
+// What waits in the queue is free, as far as anybody else is concerned. What is not settled are
+// frees, and then grants: live was most before them, or is now, and least between the two.
 Stats OwnedPool::stats() const noexcept {
   const Sum queued = queued_.read();
-  Sum now = at_least_nothing(live());
+  const Sum before = settled_live();
+  const Sum freed = unsettled_frees();
+  Sum now = before;
+  now -= freed;
+  const std::size_t cached_between = saturating_subtract(held(), now.granted);
+  now += unsettled_grants();
   Stats own;
-  const std::size_t frees = frees_.read() + unsettled_frees().blocks;
+  const std::size_t frees = frees_.read() + freed.blocks;
   own.frees = frees + queued.blocks;
   own.allocations = frees + now.blocks;
-  own.live_blocks.peak = std::max(peak_blocks_.read(), now.blocks);
-  own.live_requested.peak = std::max(peak_requested_.read(), now.requested);
-  own.live_granted.peak = std::max(peak_granted_.read(), now.granted);
+  own.live_blocks.peak = std::max({peak_blocks_.read(), before.blocks, now.blocks});
+  own.live_requested.peak = std::max({peak_requested_.read(), before.requested, now.requested});
+  own.live_granted.peak = std::max({peak_granted_.read(), before.granted, now.granted});
   now -= queued;
   now = at_least_nothing(now);
   own.live_blocks.current = now.blocks;
   own.live_requested.current = now.requested;
   own.live_granted.current = now.granted;
   own.cached.current = saturating_subtract(held(), now.granted);
-  own.cached.peak = std::max(peak_cached_.read(), own.cached.current);
+  own.cached.peak = std::max({peak_cached_.read(), cached_between, own.cached.current});
   own.misses = misses_.read();
   own.hits = own.allocations - own.misses;
   own.failures = failures_.load(std::memory_order_relaxed);
@@ -256,6 +277,7 @@ Stats OwnedPool::stats() const noexcept {
 }
 
 void OwnedPool::reset_peaks(const Stats& floor) noexcept {
+  if (is_owner()) settle();
   Stats below = floor;
   below.cached.peak = 0;
   upstream().reset_peaks(below);

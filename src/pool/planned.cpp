@@ -23,7 +23,7 @@ constexpr std::uint64_t cycles_between_attempts = 16;
 
 Planned::Planned(Ref<Resource> upstream, const Options& options)
     : OwnedPool(std::move(upstream), "planned"),
-      alignment_(std::max(device().limits().alignment, device().limits().granularity)),
+      alignment_(device().limits().alignment),
       options_(options) {}
 
 // --- Requests that are not the next step's. ---
@@ -31,7 +31,7 @@ Planned::Planned(Ref<Resource> upstream, const Options& options)
 Expected<Block> Planned::seek(const Request& request, Until until) noexcept {
   if (request.bytes == 0) return Block{};
   const Expected<void> entered = enter(request.bytes);
-  if (until == Until::freed) has_held_ = true;
+  if (entered && until == Until::freed) has_held_ = true;
   Expected<Block> block = !entered                  ? tl::unexpected(entered.error())
                           : mode_ == Mode::in_order ? seek_in_order(request, until)
                           : mode_ == Mode::by_search
@@ -46,16 +46,16 @@ Expected<Block> Planned::seek(const Request& request, Until until) noexcept {
 Expected<Block> Planned::seek_in_order(const Request& request, Until until) noexcept {
   const CyclePlan& plan = *laid_.plan;
   PlanStep* const step = next_.read();
-  const bool may_be_taken =
+  const bool is_due =
       step != plan.barrier(static_cast<std::size_t>(next_free_.read() - plan.frees().data()));
-  if (may_be_taken && step->accepts(request)) {
+  if (is_due && step->accepts(request)) {
     const std::uint64_t bits = until == Until::freed ? held_bit : 0;
     const Block block = take(*step, request.bytes, generation_ | bits);
     settle();
     open_way();
     return block;
   }
-  const bool is_like = step != plan.end() && step->stream == request.stream.id &&
+  const bool is_like = is_due && step->stream == request.stream.id &&
                        std::max(request.alignment, alignment_) == step->alignment;
   const bool has_outgrown = is_like && step->varies && request.bytes > step->granted;
   const bool is_elsewhere = is_like && step->is_elsewhere() && request.bytes == step->usual;
@@ -79,7 +79,7 @@ void Planned::pass_over() noexcept {
 void Planned::open_way() noexcept {
   const CyclePlan& plan = *laid_.plan;
   const auto done = static_cast<std::size_t>(next_free_.read() - plan.frees().data());
-  barrier_ = checks_owner() ? next_.read() : plan.barrier(done);
+  barrier_.set(checks_owner() ? nullptr : plan.barrier(done));
 }
 
 Expected<Block> Planned::search(const Request& request, Until until) noexcept {
@@ -147,11 +147,16 @@ void Planned::deviate() noexcept {
   mode_ = Mode::by_search;
   expected_ = next_.read();
   jump_ = nullptr;
-  barrier_ = expected_;
+  barrier_.set(nullptr);
   last_free_ = next_free_.read();
   live_ = {};
   for (PlanStep& step : laid_.plan->steps()) {
-    if (is_live_step(step)) live_.insert(&step);
+    if (!is_live_step(step)) continue;
+    live_.insert(&step);
+    if (has_kept_ && !was_taken(step)) {
+      step.born = cycles() - 1;
+      step.number = laid_.plan->number_of(step);
+    }
   }
 }
 
@@ -162,9 +167,10 @@ void Planned::record_so_far() noexcept {
   const std::span<PlanStep> steps = plan.steps();
   const auto taken = static_cast<std::size_t>(next_.read() - steps.data());
   auto frees = static_cast<std::size_t>(next_free_.read() - plan.frees().data());
-  const auto is_passed_free = [&](const Event& event) {
-    return std::ranges::any_of(passed_frees_, [&](const Event& free) { return free == event; });
+  const auto before = [](const Event& a, const Event& b) {
+    return std::pair(a.kind, a.allocation) < std::pair(b.kind, b.allocation);
   };
+  std::ranges::sort(passed_frees_, before);
   std::size_t number = 0;
   for (const Event& event : plan.record().events()) {
     if (event.kind == Kind::allocate) {
@@ -181,7 +187,7 @@ void Planned::record_so_far() noexcept {
       if (frees == 0) continue;
       --frees;
       now_.add_free(event.kind, event.allocation);
-    } else if (is_passed_free(event)) {
+    } else if (std::ranges::binary_search(passed_frees_, event, before)) {
       now_.add_free(event.kind, event.allocation);
     }
   }
@@ -190,12 +196,10 @@ void Planned::record_so_far() noexcept {
 Expected<Block> Planned::pass_on(const Request& request, Until until,
                                  std::uint32_t number) noexcept {
   Expected<Block> block = ask_upstream(request);
-  if (!block) {
-    now_.give_up();
-    return block;
-  }
-  Passed* record = passed_.take();
+  Passed* const record = block ? passed_.take() : nullptr;
   if (record == nullptr) {
+    now_.give_up();
+    if (!block) return block;
     upstream().deallocate(*block, request.stream);
     return tl::unexpected(fail(Errc::out_of_memory, request.bytes));
   }
@@ -234,7 +238,7 @@ Expected<Block> Planned::ask_upstream(const Request& request) noexcept {
 // In the order of the plan, and of a block of this cycle: no more is to be known.
 bool Planned::deallocate(const Block& block, Stream stream) noexcept {
   PlanStep* const* const free = next_free_.read();
-  if (free == last_free_ || block.node != *free || !is_owner() || has_queue() ||
+  if (!is_owner() || free == last_free_ || block.node != *free || has_queue() ||
       block.generation < generation_ ||
       block.generation != (*free)->generation.load(std::memory_order_relaxed)) {
     return OwnedPool::deallocate(block, stream);
@@ -267,6 +271,7 @@ void Planned::take_back_step(PlanStep& step) noexcept {
       next_free_.set(next_free_.read() + 1);
       settle();
       open_way();
+      if (is_closed()) trim_own(0);
       return;
     }
     deviate();
@@ -300,7 +305,7 @@ void Planned::follow_passed_free(const Passed& record) noexcept {
   const PlanStep& step = steps[record.number];
   if (step.is_elsewhere()) return note_free(record.born, record.number);
   const bool is_awaited = next_free_.read() != last_free_ && *next_free_.read() == &step;
-  if (is_awaited && (age == 1) == step.outlives_cycle) {
+  if (is_awaited && (age == 1) == step.outlives_cycle && !is_live_step(step)) {
     next_free_.set(next_free_.read() + 1);
     settled_frees_.rise(1);
     open_way();
@@ -354,12 +359,11 @@ void Planned::take_all_back() noexcept {
     const auto keep = [&](const PlanStep& step) {
       if (is_held(step)) ended -= sum_of(step);
     };
-    each_live_step(laid_, keep);
-    for (const Laid& retired : retired_)
-      each_live_step(retired, keep);
+    each_live_step(keep);
   }
   live_planned_ -= ended;
   count_free(ended);
+  note_cached_peak();
 }
 
 // What a reset ends is recorded in the order in which it was taken.
@@ -390,6 +394,7 @@ void Planned::end_cycle(bool is_reset) noexcept {
   }
   if (mode_ == Mode::in_order && is_reset) {
     // The frees that the plan still awaits are those of the reset.
+    const std::lock_guard lock(laid_mutex_);
     settled_frees_.set(laid_.plan->frees().size());
     next_free_.set(last_free_);
   }
@@ -404,7 +409,7 @@ void Planned::learn() noexcept try {
     if (has_outgrown_) grow_plan();
     return;
   }
-  if (now_.is_like(before_)) {
+  if (now_.is_like(before_) && !is_planned(now_)) {
     std::vector<std::size_t> bytes = now_.bytes();
     const std::vector<std::size_t> bytes_before = before_.bytes();
     std::vector<bool> varies(bytes.size());
@@ -432,6 +437,16 @@ bool Planned::is_alike(std::size_t bytes, std::size_t other) const noexcept {
   return (bytes - 1) / alignment_ == (other - 1) / alignment_;
 }
 
+// The plan in use is one for such a cycle, and another would be the same: what is still live of
+// cycles before is in its way, or there is no memory for its slab.
+bool Planned::is_planned(const CycleRecord& cycle) const {
+  if (laid_.plan == nullptr || !cycle.is_like(laid_.plan->record())) return false;
+  const auto has_room = [](const PlanStep& step, std::size_t bytes) {
+    return step.is_elsewhere() ? bytes == step.usual : bytes - step.lowest < step.span;
+  };
+  return std::ranges::equal(laid_.plan->steps(), cycle.bytes(), has_room);
+}
+
 void Planned::grow_plan() noexcept try {
   CycleRecord record = laid_.plan->record();
   std::vector<std::size_t> bytes = record.bytes();
@@ -439,7 +454,7 @@ void Planned::grow_plan() noexcept try {
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     const PlanStep& step = laid_.plan->steps()[i];
     varies[i] = step.varies;
-    if (step.varies) bytes[i] = step.requested.read();
+    if (step.varies) bytes[i] = std::max(bytes[i], step.requested.read());
   }
   record.set_bytes(bytes);
   make_plan(std::move(record), varies);
@@ -449,15 +464,15 @@ void Planned::grow_plan() noexcept try {
 
 void Planned::make_plan(CycleRecord record, const std::vector<bool>& varies) noexcept try {
   if (is_pinned_) return;
-  Laid next{.steps = steps_for(record.allocations()), .plan = nullptr, .slab = {}};
-  for (PlanStep& step : *next.steps)
-    step.owner = this;
-  next.plan = std::make_unique<CyclePlan>(
-      std::move(record), varies, *next.steps,
+  PlanSteps& steps = spare_steps(record.allocations());
+  auto plan = std::make_unique<CyclePlan>(
+      std::move(record), varies, steps,
       CyclePlan::Options{.steps = options_.steps, .granule = alignment_, .headroom = 8});
-  const bool is_ordered = !device().limits().has_queues || next.plan->has_one_stream();
-  if (!is_ordered || next.plan->slab_bytes() == 0) return;
-  put_plan_aside();
+  const bool is_ordered = !device().limits().has_queues || plan->has_one_stream();
+  if (!is_ordered || plan->slab_bytes() == 0) return;
+  Laid next{.steps = std::move(spare_.back()), .plan = std::move(plan), .slab = {}};
+  spare_.pop_back();
+  if (laid_.plan != nullptr) put_plan_aside();
   const std::lock_guard lock(laid_mutex_);
   laid_ = std::move(next);
   lay_out_at_ = 0;
@@ -466,20 +481,24 @@ void Planned::make_plan(CycleRecord record, const std::vector<bool>& varies) noe
   return;  // no memory, or sizes beyond any memory: the cycle is not learned
 }
 
-std::unique_ptr<PlanSteps> Planned::steps_for(std::size_t number) {
-  spare_.reserve(spare_.size() + retired_.size() + 2);  // for all that may come to lie there
+// The last of `spare_`. There is room then for all that may come to lie there and in `retired_`.
+PlanSteps& Planned::spare_steps(std::size_t number) {
+  retired_.reserve(retired_.size() + 1);
+  spare_.reserve(spare_.size() + retired_.size() + 2);
   const auto fits = [&](const auto& steps) { return steps->size() >= number; };
   const auto found = std::ranges::find_if(spare_, fits);
-  if (found == spare_.end()) return std::make_unique<PlanSteps>(number + number / 2);
-  std::unique_ptr<PlanSteps> steps = std::move(*found);
-  spare_.erase(found);
-  return steps;
+  if (found != spare_.end()) {
+    std::swap(*found, spare_.back());
+  } else {
+    spare_.push_back(std::make_unique<PlanSteps>(number + number / 2));
+    for (PlanStep& step : *spare_.back())
+      step.owner = this;
+  }
+  return *spare_.back();
 }
 
 // Its slab goes back at once, or with the last block that lies in it.
-void Planned::put_plan_aside() {
-  if (laid_.plan == nullptr) return;
-  retired_.reserve(retired_.size() + 1);
+void Planned::put_plan_aside() noexcept {
   stop_serving();
   {
     const std::lock_guard lock(laid_mutex_);
@@ -507,6 +526,7 @@ void Planned::lay_out() noexcept {
   if (!slab) return;
   laid_.slab = *slab;
   hold_more(slab->bytes);
+  note_cached_peak();
   const bool is_address = device().limits().memory_is_address;
   for (PlanStep& step : plan.steps()) {
     step.memory = static_cast<std::byte*>(slab->memory) + (is_address ? step.place : 0);
@@ -527,14 +547,14 @@ void Planned::stop_serving() noexcept {
   mode_ = Mode::learning;
   const std::lock_guard lock(laid_mutex_);
   next_.set(nullptr);
-  barrier_ = nullptr;
+  barrier_.set(nullptr);
   next_free_.set(nullptr);
   last_free_ = nullptr;
   live_ = {};
 }
 
 void Planned::begin_cycle(bool was_reset) noexcept {
-  const bool kept_to_plan = mode_ == Mode::in_order;
+  has_kept_ = mode_ == Mode::in_order;
   generation_ = ((was_reset ? first_generation() : generation_) | (cycle_step - 1)) + 2;
   if (was_reset) {
     has_held_ = has_held_ && live_planned_.blocks > 0;
@@ -553,11 +573,9 @@ void Planned::begin_cycle(bool was_reset) noexcept {
     return;
   }
   bool is_clear = true;
-  if (!kept_to_plan || was_reset) {
-    if (live_planned_.blocks > 0) {
-      each_live_step(laid_,
-                     [&](const PlanStep& step) { is_clear = is_clear && step.outlives_cycle; });
-    }
+  if ((!has_kept_ || was_reset) && live_planned_.blocks > 0) {
+    each_live_step(laid_,
+                   [&](const PlanStep& step) { is_clear = is_clear && step.outlives_cycle; });
   }
   if (is_clear) {
     begin_in_order();
@@ -629,6 +647,13 @@ void Planned::each_live_step(const Laid& laid, Visit&& visit) const {
   for (const PlanStep& step : laid.plan->steps()) {
     if (is_live_step(step)) visit(step);
   }
+}
+
+template <class Visit>
+void Planned::each_live_step(Visit&& visit) const {
+  each_live_step(laid_, visit);
+  for (const Laid& retired : retired_)
+    each_live_step(retired, visit);
 }
 
 Sum Planned::live_in(const Laid& laid) const noexcept {
@@ -739,9 +764,7 @@ Outstanding Planned::outstanding() const noexcept {
   const auto add = [&](const Node& record, const RemoteFree& remote) {
     if (!remote.is_queued.load(std::memory_order_relaxed)) out.add(sum_of(record).granted);
   };
-  each_live_step(laid_, [&](const PlanStep& step) { add(step, step.remote); });
-  for (const Laid& retired : retired_)
-    each_live_step(retired, [&](const PlanStep& step) { add(step, step.remote); });
+  each_live_step([&](const PlanStep& step) { add(step, step.remote); });
   for (const Passed* record = live_passed_.oldest(); record != nullptr;
        record = decltype(live_passed_)::newer(record)) {
     add(*record, record->remote);
@@ -762,7 +785,7 @@ std::size_t Planned::largest_after(const Supposition& supposed) const noexcept {
 
 void Planned::explain(Shortage& shortage) const noexcept {
   SizeTally sizes;
-  each_live_step(laid_, [&](const PlanStep& step) { sizes.add(step.granted, true); });
+  each_live_step([&](const PlanStep& step) { sizes.add(step.granted, true); });
   for (const Passed* record = live_passed_.oldest(); record != nullptr;
        record = decltype(live_passed_)::newer(record)) {
     sizes.add(record->below.bytes, true);

@@ -110,8 +110,8 @@ class OwnedPool : public Pool {
   /// Whether a request on another thread than the owner's is refused, with wrong_thread, instead of
   /// being a race. On at first in builds of the library without NDEBUG.
   void check_owner(bool on) noexcept {
-    checks_owner_ = on;
-    check_owner_changed();
+    is_check_asked_ = on;
+    owner_changed();
   }
 
   /// The owner gives the pool up: the next thread that allocates is its owner. What the two do must
@@ -148,7 +148,8 @@ class OwnedPool : public Pool {
   [[nodiscard]] virtual Sum unsettled_grants() const noexcept = 0;
   [[nodiscard]] virtual Sum unsettled_frees() const noexcept { return {}; }
   virtual void set_settled() noexcept = 0;
-  /// The fast path does not check who its caller is: it is off while that is checked.
+  /// The fast path does not check who its caller is: it is off while that is checked, and while
+  /// there is no owner.
   virtual void check_owner_changed() noexcept {}
   [[nodiscard]] bool checks_owner() const noexcept { return checks_owner_; }
 
@@ -215,9 +216,15 @@ class OwnedPool : public Pool {
     return &place;
   }
 
+  void owner_changed() noexcept {
+    checks_owner_ = is_check_asked_ || owner_.load(std::memory_order_relaxed) == nullptr;
+    check_owner_changed();
+  }
+
   static bool checks_owner_at_first() noexcept;  // of the library's build, not the program's
   bool refuse(const Block& block) noexcept;
   bool free_elsewhere(const Block& block, Stream stream) noexcept;
+  [[nodiscard]] Sum settled_live() const noexcept;
   void note_live_peaks() noexcept;
 
   // Under the lock.
@@ -227,7 +234,8 @@ class OwnedPool : public Pool {
   const char* const stage_;
   std::atomic<const void*> owner_{nullptr};
 
-  bool checks_owner_ = checks_owner_at_first();
+  bool is_check_asked_ = checks_owner_at_first();
+  bool checks_owner_ = true;
 
   // The owner's.
   std::uint64_t cycle_ = 1;

@@ -88,7 +88,7 @@ class Planned final : public OwnedPool {
   /// What `Resource::allocate` does, in fewer steps for a caller that knows that this is planned.
   [[nodiscard]] Block allocate(std::size_t bytes) {
     PlanStep* const step = next_.read();
-    if (step != barrier_ && step->accepts_plain(bytes)) [[likely]]
+    if (step < barrier_.read() && step->accepts_plain(bytes)) [[likely]]
       return take(*step, bytes, generation_);
     return OwnedPool::allocate(bytes);
   }
@@ -141,7 +141,7 @@ class Planned final : public OwnedPool {
   // --- the fast path ---
 
   [[nodiscard]] bool is_served_by(const PlanStep* step, const Request& request) const noexcept {
-    return step != barrier_ && step->accepts_plain(request.bytes) &&
+    return step < barrier_.read() && step->accepts_plain(request.bytes) &&
            request.alignment <= alignment_ && request.stream.id == 0;
   }
   [[nodiscard]] Block take(PlanStep& step, std::size_t bytes, std::uint64_t generation) noexcept {
@@ -194,11 +194,12 @@ class Planned final : public OwnedPool {
   // --- between cycles ---
 
   void learn() noexcept;
+  [[nodiscard]] bool is_planned(const CycleRecord& cycle) const;
   void make_plan(CycleRecord record, const std::vector<bool>& varies) noexcept;
   [[nodiscard]] bool is_alike(std::size_t bytes, std::size_t other) const noexcept;
   void grow_plan() noexcept;
-  std::unique_ptr<PlanSteps> steps_for(std::size_t number);
-  void put_plan_aside();
+  PlanSteps& spare_steps(std::size_t number);
+  void put_plan_aside() noexcept;
   void forget_retired() noexcept;
   void lay_out() noexcept;
   void give_up_slab(Laid& laid) noexcept;
@@ -207,6 +208,8 @@ class Planned final : public OwnedPool {
   void begin_by_search() noexcept;
   template <class Visit>
   void each_live_step(const Laid& laid, Visit&& visit) const;
+  template <class Visit>
+  void each_live_step(Visit&& visit) const;
   [[nodiscard]] Sum live_in(const Laid& laid) const noexcept;
   [[nodiscard]] std::size_t trimmable_slab() const noexcept;
 
@@ -230,19 +233,20 @@ class Planned final : public OwnedPool {
   // Read and written by the fast path.
   const std::size_t alignment_;  // of every block
   Owned<PlanStep*> next_;        // the step that comes next
-  PlanStep* barrier_ = nullptr;  // the first that must wait for a free; `next_` where it is off
+  Owned<PlanStep*> barrier_;     // the first that must wait for a free; null where this is off
   std::uint64_t generation_ = (std::uint64_t{1} << 32U) | 1U;
   Owned<> requested_;                     // bytes, in the cycle and of the plan
   Owned<PlanStep* const*> next_free_;     // the step of the free that comes next
   PlanStep* const* last_free_ = nullptr;  // behind the last
   Owned<> freed_requested_;
+  bool has_held_ = false;  // a block of a plan may be
 
   const Options options_;
   Mode mode_ = Mode::learning;
   bool is_pinned_ = false;
   std::uint64_t lay_out_at_ = 0;  // not before this cycle, since it failed
   bool has_outgrown_ = false;     // a size that varies was passed on in this cycle
-  bool has_held_ = false;         // a block of a plan may be
+  bool has_kept_ = false;         // the cycle before this one kept to the plan
 
   mutable std::mutex laid_mutex_;  // held to replace the plan, and to look at it on another thread
   Laid laid_;                      // the plan that is in use
