@@ -159,6 +159,7 @@ TEST_P(ArenaThread, ATrimOfAnotherThreadWaitsForTheOwner) {
   EXPECT_TRUE(arena->allocate(0).empty());  // more than a hit
   EXPECT_EQ(arena->stats().reserved.current, 0U);
   arena->reset();
+  EXPECT_TRUE(arena->allocate(0).empty());
   EXPECT_EQ(arena->stats().reserved.current, 64_KiB);  // it was asked for once
   on_another_thread([&] { EXPECT_EQ(arena->trim(64_KiB), 0U); });
   EXPECT_TRUE(arena->allocate(0).empty());
