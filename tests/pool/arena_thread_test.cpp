@@ -274,6 +274,20 @@ TEST(ArenaClosing, WhatOtherThreadsHoldKeepsTheArenaUntilTheLastIsFreed) {
   EXPECT_EQ(device->registry().size(), 0U);
 }
 
+TEST(ArenaClosing, AnIdleChunkGoesAtOnceThoughSomethingIsHeld) {
+  const CaughtReports reports;
+  const auto device = make<SimulatedDevice>();
+  Ref<Arena> arena = make<Arena>(device, Arena::Options{.chunk = 8_KiB});
+  Arena& closed = *arena;
+  static_cast<void>(arena->allocate(1000));
+  const Block held = arena->allocate_held(Request{.bytes = 3000});
+  arena->reset();
+  arena = {};
+  EXPECT_EQ(device->used(), 3072U);
+  EXPECT_TRUE(closed.deallocate(held));
+  EXPECT_EQ(device->used(), 0U);
+}
+
 TEST(ArenaClosing, AnArenaWithoutLiveBlocksEndsAtOnce) {
   const CaughtReports reports;
   const auto device = make<SimulatedDevice>();
