@@ -75,7 +75,7 @@ Result<void> check_order(const Chain& chain) {
   for (std::size_t i = 1; i < chain.size(); ++i) {
     const std::string& above = chain[i - 1].syntax.name;
     if (!is_outermost(chain[i]) || above == "trace") continue;
-    return tl::unexpected(not_outermost(chain[i].syntax, above));
+    return tl::unexpected(not_outermost(chain[i].syntax, quoted(above)));
   }
   if (ends_stack(chain.back())) return {};
   return tl::unexpected(nothing_below(chain.back().syntax));
@@ -96,7 +96,7 @@ Problem name_of_the_language(const StageSyntax& stage) {
 Problem not_outermost(const StageSyntax& stage, const std::string& above) {
   return {.span = stage.span,
           .message = quoted(stage.name) + " takes back at once what it has handed out, which " +
-                     quoted(above) +
+                     above +
                      " would not know of: it is the outermost stage, or stands under 'trace'"};
 }
 
