@@ -117,5 +117,30 @@ TEST(ArenaFailure, WithoutMemoryForItsRecordsNothingIsLost) {
   }
 }
 
+TEST(ArenaFailure, ABatchWithoutMemoryForItsRecordsLeavesNothing) {
+  constexpr std::size_t live = 31;  // one less than there are records at first
+  const std::vector<Request> batch(4, Request{.bytes = 1000});
+  bool has_failed = true;
+  for (int n = 1; has_failed; ++n) {
+    const auto device = make<SimulatedDevice>();
+    const auto arena = make<Arena>(device);
+    for (std::size_t i = 0; i < live; ++i)
+      static_cast<void>(arena->allocate(1000));
+    std::vector<Block> blocks(batch.size());
+    bool is_granted = false;
+    {
+      const testing::FailingNew failing(n);
+      is_granted = arena->try_allocate_batch(batch, blocks).has_value();
+      has_failed = testing::FailingNew::has_failed();
+    }
+    EXPECT_EQ(is_granted, !has_failed);
+    EXPECT_EQ(arena->in_use_count(), has_failed ? live : live + batch.size());
+    EXPECT_EQ(device->used(), arena->stats().live_granted.current);
+    EXPECT_EQ(arena->validate(), "");
+    arena->reset();
+    testing::expect_all_accounted_for(*arena);
+  }
+}
+
 }  // namespace
 }  // namespace cistern

@@ -806,6 +806,7 @@ TEST(ArenaWarning, CyclesOfGrowthWithoutAResetAreReportedOnce) {
   EXPECT_EQ(reports.all().size(), 1U);
   grow(1);
   EXPECT_EQ(reports.all().size(), 2U);
+  arena->reset();
 }
 
 TEST(ArenaWarning, SoManyLiveBytesAreReportedOnce) {
@@ -820,6 +821,7 @@ TEST(ArenaWarning, SoManyLiveBytesAreReportedOnce) {
   static_cast<void>(take(*arena, 20, 1_KiB));  // of the chunk, which is looked at cycle by cycle
   arena->cycle();
   EXPECT_EQ(reports.all().size(), 2U);
+  arena->reset();
 }
 
 TEST(ArenaWarning, HalfOfTheDevicesMemoryIsTooMuchWhereNothingIsSaid) {
@@ -833,6 +835,8 @@ TEST(ArenaWarning, HalfOfTheDevicesMemoryIsTooMuchWhereNothingIsSaid) {
   const Ref<Arena> unknown = make<Arena>(make<testing::ObjectDevice>());
   static_cast<void>(unknown->allocate(std::size_t{1} << 39U));
   EXPECT_EQ(reports.all().size(), 1U);
+  arena->reset();
+  unknown->reset();
 }
 
 TEST(ArenaWarning, BuffersAreNotForgotten) {

@@ -159,6 +159,7 @@ TEST_P(ArenaThread, ATrimOfAnotherThreadWaitsForTheOwner) {
   EXPECT_TRUE(arena->allocate(0).empty());  // more than a hit
   EXPECT_EQ(arena->stats().reserved.current, 0U);
   arena->reset();
+  EXPECT_TRUE(arena->allocate(0).empty());
   EXPECT_EQ(arena->stats().reserved.current, 64_KiB);  // it was asked for once
   on_another_thread([&] { EXPECT_EQ(arena->trim(64_KiB), 0U); });
   EXPECT_TRUE(arena->allocate(0).empty());
@@ -271,6 +272,20 @@ TEST(ArenaClosing, WhatOtherThreadsHoldKeepsTheArenaUntilTheLastIsFreed) {
   EXPECT_TRUE(closed.deallocate(blocks[3]));
   EXPECT_EQ(device->used(), 0U);
   EXPECT_EQ(device->registry().size(), 0U);
+}
+
+TEST(ArenaClosing, AnIdleChunkGoesAtOnceThoughSomethingIsHeld) {
+  const CaughtReports reports;
+  const auto device = make<SimulatedDevice>();
+  Ref<Arena> arena = make<Arena>(device, Arena::Options{.chunk = 8_KiB});
+  Arena& closed = *arena;
+  static_cast<void>(arena->allocate(1000));
+  const Block held = arena->allocate_held(Request{.bytes = 3000});
+  arena->reset();
+  arena = {};
+  EXPECT_EQ(device->used(), 3072U);
+  EXPECT_TRUE(closed.deallocate(held));
+  EXPECT_EQ(device->used(), 0U);
 }
 
 TEST(ArenaClosing, AnArenaWithoutLiveBlocksEndsAtOnce) {
