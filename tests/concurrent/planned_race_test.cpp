@@ -119,6 +119,23 @@ TEST(PlannedRace, WhatAnotherThreadFreesInOrderKeepsToThePlan) {
   testing::expect_nothing_held(*pool);
 }
 
+TEST(PlannedRace, WhatAnotherThreadHasFreedIsNotFreedAgain) {
+  const testing::CaughtReports refusals;
+  const Ref<Planned> pool = make<Planned>(make<SimulatedDevice>());
+  pool->check_owner(false);
+  testing::Loop loop(*pool);
+  loop.cycles(testing::token({1000, 2000}), 3);
+  const Block first = pool->allocate(1000);
+  const Block second = pool->allocate(2000);
+  std::thread([&] { EXPECT_TRUE(pool->deallocate(first)); }).join();
+  EXPECT_FALSE(pool->deallocate(first));  // the next in the plan, but that it waits
+  EXPECT_EQ(pool->stats().live_blocks.current, 1U);
+  EXPECT_TRUE(pool->deallocate(second));
+  pool->cycle();
+  EXPECT_EQ(pool->stats().live_blocks.current, 0U);
+  EXPECT_EQ(pool->stats().frees, pool->stats().allocations);
+}
+
 TEST(PlannedRace, OtherThreadsAreRefused) {
   const Ref<Planned> pool = make<Planned>(make<SimulatedDevice>());
   pool->check_owner(true);
