@@ -100,7 +100,11 @@ TEST(PlannedRace, WhatAnotherThreadFreesInOrderKeepsToThePlan) {
   const Ref<Planned> pool = make<Planned>(make<SimulatedDevice>());
   pool->check_owner(false);
   const std::vector<std::size_t> sizes = testing::random_sizes(20, 1);
-  for (int cycle = 0; cycle < 10; ++cycle) {
+  {
+    testing::Loop loop(*pool);
+    loop.cycles(testing::token(sizes), 2);
+  }
+  for (int cycle = 0; cycle < 8; ++cycle) {
     std::vector<Block> blocks;
     for (const std::size_t bytes : sizes)
       blocks.push_back(pool->allocate(bytes));

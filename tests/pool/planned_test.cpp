@@ -463,6 +463,19 @@ TEST(Planned, TrimLeavesASlabInUse) {
   pool->deallocate(next);
 }
 
+TEST(Planned, WhatIsLeftOfATrimmedCycleIsNotLearned) {
+  const Ref<Planned> pool = make_planned();
+  Loop loop(*pool);
+  loop.cycles(some_turn(), 3);
+  for (int i = 0; i < 3; ++i) {
+    pool->deallocate(pool->allocate(1000));
+    pool->trim();
+    pool->deallocate(pool->allocate(5000));
+    pool->cycle();
+  }
+  EXPECT_EQ(pool->counts().plans, 1U);
+}
+
 TEST(Planned, LargestAllocatableIsAllocatable) {
   const Ref<Planned> pool =
       make<Planned>(make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 1_MiB}));
@@ -645,8 +658,12 @@ TEST(Planned, CyclesThatAResetEndsEarlierAreLearned) {
   for (int i = 0; i < 5; ++i)
     loop.reset({allocates(1000), allocates(5000), allocates(300)});
   EXPECT_EQ(pool->counts().deviations, 0U);
-  for (int i = 0; i < 2; ++i)
-    loop.reset({allocates(1000), allocates(5000)});
+  const std::size_t former = pool->slab_bytes();
+  loop.reset({allocates(1000), allocates(5000)});
+  loop.events_of({allocates(1000), allocates(5000)});
+  pool->reset_peaks();
+  loop.reset({});
+  EXPECT_EQ(pool->stats().cached.peak, former);
   EXPECT_EQ(pool->counts().deviations, 2U);
   EXPECT_EQ(pool->counts().plans, 2U);
   EXPECT_EQ(pool->slab_bytes(), 1024U + 5120U);
@@ -824,9 +841,11 @@ TEST(Planned, WhatIsKeptForLongDoesNotTakeASlabEach) {
 }
 
 TEST(Planned, OneBlockKeepsTheSlabOfAPlanThatWasReplaced) {
-  const Ref<Planned> pool = make_planned();
+  const auto spy = make<testing::Spy>(make<SimulatedDevice>());
+  const Ref<Planned> pool = make<Planned>(spy);
   Loop loop(*pool);
   loop.cycles(some_turn(), 3);
+  const Block slab = spy->granted.back();
   const Block kept = pool->allocate(1000);
   const std::size_t former = pool->slab_bytes();
   const Turn other = testing::token({9000, 10'000});
@@ -834,6 +853,7 @@ TEST(Planned, OneBlockKeepsTheSlabOfAPlanThatWasReplaced) {
   EXPECT_EQ(pool->counts().plans, 2U);
   EXPECT_TRUE(pool->is_live(kept));
   EXPECT_TRUE(pool->also_used_on(kept, {.id = 1}));
+  EXPECT_TRUE(testing::is_same_block(spy->also_used.at(0).block, slab));
   EXPECT_EQ(pool->outstanding().blocks, 1U);
   EXPECT_EQ(pool->stats().reserved.current, former + pool->slab_bytes());
   EXPECT_EQ(pool->stats().live_granted.current, kept.bytes);
@@ -1048,6 +1068,27 @@ TEST(Planned, PeaksAreThoseBetweenTwoLooks) {
   EXPECT_EQ(pool->stats().live_requested.peak, 5000U);
   EXPECT_EQ(pool->stats().cached.peak, pool->slab_bytes());
   pool->deallocate(third);
+}
+
+TEST(Planned, ASlabIsCachedUntilItIsUsed) {
+  const Ref<Planned> pool = make_planned();
+  Loop loop(*pool);
+  loop.cycles(some_turn(), 2);
+  const Block first = pool->allocate(1000);
+  const Block other = pool->allocate(123);
+  EXPECT_EQ(pool->stats().cached.peak, pool->slab_bytes());
+  pool->deallocate(first);
+  pool->deallocate(other);
+}
+
+TEST(Planned, ACycleInAnotherOrderIsServed) {
+  const Ref<Planned> pool = make_planned();
+  Loop loop(*pool);
+  loop.cycles(testing::token({1000, 2000, 3000, 4000}), 3);
+  const Served served(*pool);
+  loop.cycle(testing::token({3000, 4000, 1000, 2000}));
+  loop.cycle(testing::token({4000, 3000, 2000, 1000}));
+  EXPECT_EQ(served.share(), 1);
 }
 
 TEST(Planned, SaysWhatItIs) {
