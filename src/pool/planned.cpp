@@ -562,7 +562,6 @@ void Planned::begin_cycle(bool was_reset) noexcept {
   }
   has_outgrown_ = false;
   passed_frees_.clear();
-  now_.clear();
   if (laid_.plan != nullptr && laid_.slab.empty() && cycles() >= lay_out_at_) {
     lay_out();
     lay_out_at_ = cycles() + cycles_between_attempts;
@@ -573,7 +572,7 @@ void Planned::begin_cycle(bool was_reset) noexcept {
     return;
   }
   bool is_clear = true;
-  if ((!has_kept_ || was_reset) && live_planned_.blocks > 0) {
+  if (!has_kept_ && live_planned_.blocks > 0) {
     each_live_step(laid_,
                    [&](const PlanStep& step) { is_clear = is_clear && step.outlives_cycle; });
   }

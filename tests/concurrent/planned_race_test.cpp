@@ -100,7 +100,11 @@ TEST(PlannedRace, WhatAnotherThreadFreesInOrderKeepsToThePlan) {
   const Ref<Planned> pool = make<Planned>(make<SimulatedDevice>());
   pool->check_owner(false);
   const std::vector<std::size_t> sizes = testing::random_sizes(20, 1);
-  for (int cycle = 0; cycle < 10; ++cycle) {
+  {
+    testing::Loop loop(*pool);
+    loop.cycles(testing::token(sizes), 2);
+  }
+  for (int cycle = 0; cycle < 8; ++cycle) {
     std::vector<Block> blocks;
     for (const std::size_t bytes : sizes)
       blocks.push_back(pool->allocate(bytes));
@@ -117,6 +121,23 @@ TEST(PlannedRace, WhatAnotherThreadFreesInOrderKeepsToThePlan) {
   EXPECT_EQ(pool->counts().deviations, 0U);
   EXPECT_EQ(pool->counts().served, 160U);
   testing::expect_nothing_held(*pool);
+}
+
+TEST(PlannedRace, WhatAnotherThreadHasFreedIsNotFreedAgain) {
+  const testing::CaughtReports refusals;
+  const Ref<Planned> pool = make<Planned>(make<SimulatedDevice>());
+  pool->check_owner(false);
+  testing::Loop loop(*pool);
+  loop.cycles(testing::token({1000, 2000}), 3);
+  const Block first = pool->allocate(1000);
+  const Block second = pool->allocate(2000);
+  std::thread([&] { EXPECT_TRUE(pool->deallocate(first)); }).join();
+  EXPECT_FALSE(pool->deallocate(first));  // the next in the plan, but that it waits
+  EXPECT_EQ(pool->stats().live_blocks.current, 1U);
+  EXPECT_TRUE(pool->deallocate(second));
+  pool->cycle();
+  EXPECT_EQ(pool->stats().live_blocks.current, 0U);
+  EXPECT_EQ(pool->stats().frees, pool->stats().allocations);
 }
 
 TEST(PlannedRace, OtherThreadsAreRefused) {

@@ -23,138 +23,138 @@ constexpr CyclePlan::Options options{.steps = 10'000, .granule = 64, .headroom =
 class CyclePlanTest : public ::testing::Test {
  protected:
   CyclePlan plan(std::vector<bool> varies = {}) {
-    varies.resize(record.allocations());
-    CyclePlan made(record, varies, steps, options);
+    varies.resize(record_.allocations());
+    CyclePlan made(record_, varies, steps_, options);
     EXPECT_EQ(made.validate(), nullptr);
     return made;
   }
 
-  CycleRecord record;
-  PlanSteps steps{32};
+  CycleRecord record_;
+  PlanSteps steps_{32};
 };
 
 TEST_F(CyclePlanTest, PutsWhatLivesTogetherSideBySide) {
-  record.add_allocation({.bytes = 100});
-  record.add_allocation({.bytes = 200});
-  record.add_free(freed, 0);
-  record.add_allocation({.bytes = 90});
-  record.add_free(freed, 1);
-  record.add_free(freed, 2);
+  record_.add_allocation({.bytes = 100});
+  record_.add_allocation({.bytes = 200});
+  record_.add_free(freed, 0);
+  record_.add_allocation({.bytes = 90});
+  record_.add_free(freed, 1);
+  record_.add_free(freed, 2);
   const CyclePlan made = plan();
   ASSERT_EQ(made.steps().size(), 3U);
   EXPECT_EQ(made.slab_bytes(), 128U + 256U);
-  EXPECT_EQ(steps[0].granted, 128U);
-  EXPECT_EQ(steps[1].granted, 256U);
-  EXPECT_EQ(steps[2].place, steps[0].place);
+  EXPECT_EQ(steps_[0].granted, 128U);
+  EXPECT_EQ(steps_[1].granted, 256U);
+  EXPECT_EQ(steps_[2].place, steps_[0].place);
   EXPECT_EQ(made.slab_alignment(), 64U);
-  EXPECT_FALSE(steps[0].outlives_cycle);
+  EXPECT_FALSE(steps_[0].outlives_cycle);
   EXPECT_TRUE(made.has_one_stream());
   EXPECT_EQ(made.record().events().size(), 6U);
-  EXPECT_EQ(made.end(), &steps[3]);
+  EXPECT_EQ(made.end(), &steps_[3]);
 }
 
 TEST_F(CyclePlanTest, AStepAcceptsASizeOfItsGranules) {
-  record.add_allocation({.bytes = 100});
-  record.add_free(freed, 0);
+  record_.add_allocation({.bytes = 100});
+  record_.add_free(freed, 0);
   const CyclePlan made = plan();
   for (const std::size_t bytes : {0U, 1U, 64U, 129U, 1000U}) {
-    EXPECT_FALSE(steps[0].accepts_plain(bytes)) << bytes;
-    EXPECT_FALSE(steps[0].accepts({.bytes = bytes})) << bytes;
+    EXPECT_FALSE(steps_[0].accepts_plain(bytes)) << bytes;
+    EXPECT_FALSE(steps_[0].accepts({.bytes = bytes})) << bytes;
   }
   for (const std::size_t bytes : {65U, 100U, 128U}) {
-    EXPECT_TRUE(steps[0].accepts_plain(bytes)) << bytes;
-    EXPECT_TRUE(steps[0].accepts({.bytes = bytes})) << bytes;
+    EXPECT_TRUE(steps_[0].accepts_plain(bytes)) << bytes;
+    EXPECT_TRUE(steps_[0].accepts({.bytes = bytes})) << bytes;
   }
-  EXPECT_TRUE(steps[0].accepts({.bytes = 100, .alignment = 64}));
-  EXPECT_FALSE(steps[0].accepts({.bytes = 100, .alignment = 128}));
-  EXPECT_FALSE(steps[0].accepts({.bytes = 100, .stream = {.id = 1}}));
+  EXPECT_TRUE(steps_[0].accepts({.bytes = 100, .alignment = 64}));
+  EXPECT_FALSE(steps_[0].accepts({.bytes = 100, .alignment = 128}));
+  EXPECT_FALSE(steps_[0].accepts({.bytes = 100, .stream = {.id = 1}}));
 }
 
 TEST_F(CyclePlanTest, OneThatVariesAcceptsAnEighthMore) {
-  record.add_allocation({.bytes = 1600});
-  record.add_free(freed, 0);
+  record_.add_allocation({.bytes = 1600});
+  record_.add_free(freed, 0);
   const CyclePlan made = plan({true});
-  EXPECT_EQ(steps[0].granted, 1856U);  // 1800, rounded up
-  EXPECT_FALSE(steps[0].accepts_plain(0));
-  EXPECT_TRUE(steps[0].accepts_plain(1));
-  EXPECT_TRUE(steps[0].accepts_plain(1856));
-  EXPECT_FALSE(steps[0].accepts_plain(1857));
-  EXPECT_TRUE(steps[0].varies);
+  EXPECT_EQ(steps_[0].granted, 1856U);  // 1800, rounded up
+  EXPECT_FALSE(steps_[0].accepts_plain(0));
+  EXPECT_TRUE(steps_[0].accepts_plain(1));
+  EXPECT_TRUE(steps_[0].accepts_plain(1856));
+  EXPECT_FALSE(steps_[0].accepts_plain(1857));
+  EXPECT_TRUE(steps_[0].varies);
 }
 
 TEST_F(CyclePlanTest, PlacesAreAligned) {
-  record.add_allocation({.bytes = 64});
-  record.add_allocation({.bytes = 64, .alignment = 4096});
-  record.add_allocation({.bytes = 64, .alignment = 16});
+  record_.add_allocation({.bytes = 64});
+  record_.add_allocation({.bytes = 64, .alignment = 4096});
+  record_.add_allocation({.bytes = 64, .alignment = 16});
   for (const std::uint32_t number : {0U, 1U, 2U})
-    record.add_free(freed, number);
+    record_.add_free(freed, number);
   const CyclePlan made = plan();
-  EXPECT_EQ(steps[1].place % 4096, 0U);
-  EXPECT_EQ(steps[1].alignment, 4096U);
-  EXPECT_EQ(steps[2].alignment, 64U);
+  EXPECT_EQ(steps_[1].place % 4096, 0U);
+  EXPECT_EQ(steps_[1].alignment, 4096U);
+  EXPECT_EQ(steps_[2].alignment, 64U);
   EXPECT_EQ(made.slab_alignment(), 4096U);
-  EXPECT_TRUE(steps[1].accepts({.bytes = 64, .alignment = 4096}));
-  EXPECT_FALSE(steps[1].accepts({.bytes = 64, .alignment = 8192}));
+  EXPECT_TRUE(steps_[1].accepts({.bytes = 64, .alignment = 4096}));
+  EXPECT_FALSE(steps_[1].accepts({.bytes = 64, .alignment = 8192}));
 }
 
 TEST_F(CyclePlanTest, OnlyTheDefaultStreamIsPlain) {
-  record.add_allocation({.bytes = 64});
-  record.add_allocation({.bytes = 64, .stream = {.id = 3}});
-  record.add_free(freed, 0);
-  record.add_free(freed, 1);
+  record_.add_allocation({.bytes = 64});
+  record_.add_allocation({.bytes = 64, .stream = {.id = 3}});
+  record_.add_free(freed, 0);
+  record_.add_free(freed, 1);
   const CyclePlan made = plan();
   EXPECT_FALSE(made.has_one_stream());
-  EXPECT_FALSE(steps[1].accepts_plain(64));
-  EXPECT_TRUE(steps[1].accepts({.bytes = 64, .stream = {.id = 3}}));
-  EXPECT_FALSE(steps[1].accepts({.bytes = 64}));
+  EXPECT_FALSE(steps_[1].accepts_plain(64));
+  EXPECT_TRUE(steps_[1].accepts({.bytes = 64, .stream = {.id = 3}}));
+  EXPECT_FALSE(steps_[1].accepts({.bytes = 64}));
 }
 
 TEST_F(CyclePlanTest, WhatIsFreedInTheCycleAfterKeepsItsPlaceForTheWhole) {
-  record.add_free(freed_before, 0);
-  record.add_allocation({.bytes = 64});
-  record.add_allocation({.bytes = 128});
-  record.add_free(freed, 1);
+  record_.add_free(freed_before, 0);
+  record_.add_allocation({.bytes = 64});
+  record_.add_allocation({.bytes = 128});
+  record_.add_free(freed, 1);
   const CyclePlan made = plan();
-  EXPECT_TRUE(steps[0].outlives_cycle);
-  EXPECT_FALSE(steps[0].is_elsewhere());
+  EXPECT_TRUE(steps_[0].outlives_cycle);
+  EXPECT_FALSE(steps_[0].is_elsewhere());
   EXPECT_EQ(made.slab_bytes(), 64U + 128U);
-  EXPECT_THAT(made.frees(), ElementsAre(&steps[0], &steps[1]));
-  EXPECT_EQ(made.barrier(0), &steps[0]);  // not before it was freed
+  EXPECT_THAT(made.frees(), ElementsAre(steps_.data(), &steps_[1]));
+  EXPECT_EQ(made.barrier(0), steps_.data());  // not before it was freed
   EXPECT_EQ(made.barrier(1), made.end());
 }
 
 TEST_F(CyclePlanTest, WhatLivesLongerIsElsewhere) {
-  record.add_allocation({.bytes = 64});  // freed after the next was taken
-  record.add_free(freed_before, 0);
-  record.add_allocation({.bytes = 128});  // never freed
-  record.add_allocation({.bytes = 256});
-  record.add_free(freed, 2);
-  record.add_free(freed_before, 7);  // of a cycle that was longer
+  record_.add_allocation({.bytes = 64});  // freed after the next was taken
+  record_.add_free(freed_before, 0);
+  record_.add_allocation({.bytes = 128});  // never freed
+  record_.add_allocation({.bytes = 256});
+  record_.add_free(freed, 2);
+  record_.add_free(freed_before, 7);  // of a cycle that was longer
   const CyclePlan made = plan();
-  EXPECT_TRUE(steps[0].is_elsewhere());
-  EXPECT_TRUE(steps[1].is_elsewhere());
-  EXPECT_FALSE(steps[0].outlives_cycle);
-  EXPECT_FALSE(steps[0].accepts_plain(64));
+  EXPECT_TRUE(steps_[0].is_elsewhere());
+  EXPECT_TRUE(steps_[1].is_elsewhere());
+  EXPECT_FALSE(steps_[0].outlives_cycle);
+  EXPECT_FALSE(steps_[0].accepts_plain(64));
   EXPECT_EQ(made.slab_bytes(), 256U);
-  EXPECT_THAT(made.frees(), ElementsAre(&steps[2]));
+  EXPECT_THAT(made.frees(), ElementsAre(&steps_[2]));
   EXPECT_EQ(made.granted_to(2), 0U);
   EXPECT_EQ(made.granted_to(3), 256U);
 }
 
 TEST_F(CyclePlanTest, AFreeOpensTheWayToTheNextBehindAFree) {
-  record.add_allocation({.bytes = 64});
-  record.add_allocation({.bytes = 128});
-  record.add_free(freed, 1);
-  record.add_free(freed, 0);
-  record.add_allocation({.bytes = 256});
-  record.add_free(freed, 2);
-  record.add_allocation({.bytes = 512});
-  record.add_free(freed, 3);
+  record_.add_allocation({.bytes = 64});
+  record_.add_allocation({.bytes = 128});
+  record_.add_free(freed, 1);
+  record_.add_free(freed, 0);
+  record_.add_allocation({.bytes = 256});
+  record_.add_free(freed, 2);
+  record_.add_allocation({.bytes = 512});
+  record_.add_free(freed, 3);
   const CyclePlan made = plan();
-  EXPECT_THAT(made.frees(), ElementsAre(&steps[1], &steps[0], &steps[2], &steps[3]));
-  EXPECT_EQ(made.barrier(0), &steps[2]);
-  EXPECT_EQ(made.barrier(1), &steps[2]);
-  EXPECT_EQ(made.barrier(2), &steps[3]);
+  EXPECT_THAT(made.frees(), ElementsAre(&steps_[1], steps_.data(), &steps_[2], &steps_[3]));
+  EXPECT_EQ(made.barrier(0), &steps_[2]);
+  EXPECT_EQ(made.barrier(1), &steps_[2]);
+  EXPECT_EQ(made.barrier(2), &steps_[3]);
   EXPECT_EQ(made.barrier(3), made.end());
   EXPECT_EQ(made.barrier(4), made.end());
   EXPECT_EQ(made.granted_to(0), 0U);
@@ -166,55 +166,55 @@ TEST_F(CyclePlanTest, AFreeOpensTheWayToTheNextBehindAFree) {
 }
 
 TEST_F(CyclePlanTest, SizesBeyondAnyMemoryAreElsewhere) {
-  record.add_allocation({.bytes = SIZE_MAX - 10});
-  record.add_free(freed, 0);
+  record_.add_allocation({.bytes = SIZE_MAX - 10});
+  record_.add_free(freed, 0);
   const CyclePlan made = plan({true});
-  EXPECT_TRUE(steps[0].is_elsewhere());
+  EXPECT_TRUE(steps_[0].is_elsewhere());
   EXPECT_EQ(made.slab_bytes(), 0U);
 }
 
 TEST_F(CyclePlanTest, TakesRecordsThatServedAnother) {
-  record.add_free(freed_before, 0);
-  record.add_allocation({.bytes = 640});
+  record_.add_free(freed_before, 0);
+  record_.add_allocation({.bytes = 640});
   plan({true});
-  record.clear();
-  record.add_allocation({.bytes = 100});
-  record.add_allocation({.bytes = 100});
-  record.add_free(freed, 1);
+  record_.clear();
+  record_.add_allocation({.bytes = 100});
+  record_.add_allocation({.bytes = 100});
+  record_.add_free(freed, 1);
   const CyclePlan made = plan();
-  EXPECT_TRUE(steps[0].is_elsewhere());
-  EXPECT_FALSE(steps[0].outlives_cycle);
-  EXPECT_FALSE(steps[0].varies);
-  EXPECT_FALSE(steps[0].accepts_plain(100));
-  EXPECT_EQ(steps[0].granted, 0U);
-  EXPECT_FALSE(steps[1].accepts_plain(64));
-  EXPECT_TRUE(made.has(steps[1]));
-  EXPECT_FALSE(made.has(steps[2]));
-  EXPECT_EQ(made.number_of(steps[1]), 1U);
+  EXPECT_TRUE(steps_[0].is_elsewhere());
+  EXPECT_FALSE(steps_[0].outlives_cycle);
+  EXPECT_FALSE(steps_[0].varies);
+  EXPECT_FALSE(steps_[0].accepts_plain(100));
+  EXPECT_EQ(steps_[0].granted, 0U);
+  EXPECT_FALSE(steps_[1].accepts_plain(64));
+  EXPECT_TRUE(made.has(steps_[1]));
+  EXPECT_FALSE(made.has(steps_[2]));
+  EXPECT_EQ(made.number_of(steps_[1]), 1U);
   const PlanSteps others(1);
   EXPECT_FALSE(made.has(others.front()));
 }
 
 TEST_F(CyclePlanTest, SaysWhichLawIsBroken) {
-  record.add_allocation({.bytes = 100});
-  record.add_free(freed, 0);
+  record_.add_allocation({.bytes = 100});
+  record_.add_free(freed, 0);
   const CyclePlan made = plan();
   const auto broken = [&](auto change) {
-    const std::size_t place = steps[0].place;
-    const std::size_t lowest = steps[0].lowest;
-    const std::size_t usual = steps[0].usual;
+    const std::size_t place = steps_[0].place;
+    const std::size_t lowest = steps_[0].lowest;
+    const std::size_t usual = steps_[0].usual;
     change();
     const bool is_broken = made.validate() != nullptr;
-    steps[0].place = place;
-    steps[0].lowest = lowest;
-    steps[0].usual = usual;
+    steps_[0].place = place;
+    steps_[0].lowest = lowest;
+    steps_[0].usual = usual;
     return is_broken;
   };
-  EXPECT_TRUE(broken([&] { steps[0].place = 64; }));
-  EXPECT_TRUE(broken([&] { steps[0].place = 3; }));
-  EXPECT_TRUE(broken([&] { steps[0].lowest = 64; }));
-  EXPECT_TRUE(broken([&] { steps[0].usual = 129; }));
-  EXPECT_FALSE(broken([&] { steps[0].usual = 128; }));
+  EXPECT_TRUE(broken([&] { steps_[0].place = 64; }));
+  EXPECT_TRUE(broken([&] { steps_[0].place = 3; }));
+  EXPECT_TRUE(broken([&] { steps_[0].lowest = 64; }));
+  EXPECT_TRUE(broken([&] { steps_[0].usual = 129; }));
+  EXPECT_FALSE(broken([&] { steps_[0].usual = 128; }));
 }
 
 // At every moment of a cycle, those that are live by the record do not overlap.
@@ -222,24 +222,24 @@ TEST_F(CyclePlanTest, NothingOverlapsInRandomCycles) {
   for (std::uint64_t seed = testing::seed_or(1), end = seed + 200; seed < end; ++seed) {
     SCOPED_TRACE(testing::replay_hint(seed));
     testing::Random random(seed);
-    record.clear();
+    record_.clear();
     std::vector<std::uint32_t> live;
     std::vector<bool> varies;
     for (int i = 0; i < 40; ++i) {
-      if (varies.size() < steps.size() && random.chance(55)) {
-        live.push_back(record.add_allocation(
+      if (varies.size() < steps_.size() && random.chance(55)) {
+        live.push_back(record_.add_allocation(
             {.bytes = random.size(12), .alignment = std::size_t{1} << random.below(10)}));
         varies.push_back(random.chance(30));
       } else if (!live.empty()) {
         const std::size_t index = random.below(live.size());
-        record.add_free(freed, std::exchange(live[index], live.back()));
+        record_.add_free(freed, std::exchange(live[index], live.back()));
         live.pop_back();
       }
     }
     const CyclePlan made = plan(varies);
     std::vector<const PlanStep*> now;
-    for (const CycleRecord::Event& event : record.events()) {
-      const PlanStep& step = steps[event.allocation];
+    for (const CycleRecord::Event& event : record_.events()) {
+      const PlanStep& step = steps_[event.allocation];
       if (event.kind == freed) {
         std::erase(now, &step);
       } else if (!step.is_elsewhere()) {

@@ -1,3 +1,4 @@
+// What the record of a cycle tells, and when it gives up.
 #include "cistern/pool/cycle_record.hpp"
 
 #include <limits>

@@ -116,7 +116,7 @@ class Model {
     check();
   }
 
-  void check() const {
+  void check() {
     ASSERT_EQ(pool_.validate(), "");
     const Stats stats = pool_.stats();
     ASSERT_EQ(stats.allocations, allocations_);
@@ -128,6 +128,8 @@ class Model {
     ASSERT_EQ(stats.live_requested.peak, requested_.peak);
     ASSERT_EQ(stats.live_granted.current, granted_.current);
     ASSERT_EQ(stats.live_granted.peak, granted_.peak);
+    cached_peak_ = std::max(cached_peak_, stats.cached.current);
+    ASSERT_GE(stats.cached.peak, cached_peak_);
     ASSERT_EQ(stats.live_granted.current + stats.cached.current,
               stats.reserved.current - unreserved_);
     if (stats.pools == 1) {
@@ -172,6 +174,7 @@ class Model {
   std::size_t allocations_ = 0;
   std::size_t frees_ = 0;
   std::size_t refused_ = 0;
+  std::size_t cached_peak_ = 0;
   unsigned char pattern_ = 0;
   Block stale_;
 };
