@@ -67,7 +67,7 @@ void Arena::ready_chunk(const Request& request) noexcept {
 
 bool Arena::is_for_chunk(const Request& request) const noexcept {
   return rounded(request.bytes) - 1 < room() && next_.read() != last_ &&
-         request.alignment <= alignment_ && request.stream.id == stream_.id;
+         is_alignment_within(request.alignment, alignment_) && request.stream.id == stream_.id;
 }
 
 // The same with the fast path on for a moment.

@@ -24,13 +24,12 @@ class EveryPool : public ::testing::TestWithParam<const char*> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(All, EveryPool,
-                         ::testing::Values("cache", "coalesce", "coalesce(place=first)",
-                                           "virtual(page=64KiB)", "pytorch", "cupy", "rmm_pool",
-                                           "bfc", "mlx", "netcl", "tier(A)", "tier(B)",
-                                           "retry(attempts=2, window=1s) > cache",
-                                           "arena(warn_bytes=none)",
-                                           "arena(chunk=1MiB, warn_bytes=none)"));
+INSTANTIATE_TEST_SUITE_P(
+    All, EveryPool,
+    ::testing::Values("cache", "coalesce", "coalesce(place=first)", "virtual(page=64KiB)",
+                      "pytorch", "cupy", "rmm_pool", "bfc", "mlx", "netcl", "tier(A)", "tier(B)",
+                      "retry(attempts=2, window=1s) > cache", "arena(warn_bytes=none)",
+                      "arena(chunk=1MiB, warn_bytes=none)", "planned > cache"));
 
 TEST_P(EveryPool, TakesEverySizeAndRefusesTheImpossible) {
   const Stack stack = over("simulated(capacity=16GiB)");
@@ -69,6 +68,19 @@ TEST_P(EveryPool, HonoursEveryAlignment) {
   }
   ledger.expect_in_order();
   ledger.free_all();
+}
+
+TEST_P(EveryPool, RefusesWhatIsNoAlignment) {
+  const Stack stack = over("host");
+  stack->deallocate(stack->allocate(1000));
+  const Block block = stack->allocate(1000);
+  stack->reset();
+  for (const std::size_t alignment : {3U, 5U, 48U, 96U}) {
+    const Expected<Block> refused = stack->try_allocate({.bytes = 1000, .alignment = alignment});
+    ASSERT_FALSE(refused.has_value()) << alignment;
+    EXPECT_EQ(refused.error().code, Errc::bad_alignment);
+  }
+  if (stack->is_live(block)) stack->deallocate(block);
 }
 
 TEST_P(EveryPool, HasTheSameFiguresAndCanBeEmptied) {

@@ -26,7 +26,7 @@ std::vector<std::string> names_of_kind(const std::string& kind) {
 TEST(StageDocs, ListEveryStageAndRecipeOnce) {
   using Names = std::vector<std::string>;
   EXPECT_EQ(names_of_kind("adaptor"), (Names{"limit", "retry", "trace", "resident"}));
-  EXPECT_EQ(names_of_kind("pool"), (Names{"cache", "coalesce", "virtual"}));
+  EXPECT_EQ(names_of_kind("pool"), (Names{"cache", "coalesce", "virtual", "arena", "planned"}));
   EXPECT_EQ(names_of_kind("choice"), (Names{"fallback", "first", "deferred"}));
   EXPECT_EQ(names_of_kind("device"), (Names{"host", "simulated"}));
   EXPECT_EQ(names_of_kind("recipe"), (Names{"netcl", "netcl_unbounded", "mlx", "pytorch", "cupy",

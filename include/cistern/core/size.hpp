@@ -42,6 +42,12 @@ constexpr std::optional<std::size_t> round_up(std::size_t bytes, std::size_t ste
   return (bytes + (step - 1)) & ~(step - 1);
 }
 
+/// True if what is aligned to `most`, a power of two, is aligned to `alignment`: 0 or a power of
+/// two.
+constexpr bool is_alignment_within(std::size_t alignment, std::size_t most) noexcept {
+  return alignment <= most && (alignment & (alignment - 1)) == 0;
+}
+
 constexpr std::size_t saturating_add(std::size_t a, std::size_t b) noexcept {
   return checked_add(a, b).value_or(unbounded);
 }

@@ -60,7 +60,8 @@ class Arena final : public OwnedPool {
   [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override {
     const std::size_t bytes = rounded(request.bytes);
     const Front front = here();
-    const bool is_plain = request.alignment <= alignment_ && request.stream.id == stream_.id;
+    const bool is_plain =
+        is_alignment_within(request.alignment, alignment_) && request.stream.id == stream_.id;
     if (has_room(front, bytes) && is_plain) [[likely]]
       return take(front, request.bytes, bytes);
     return miss(request);

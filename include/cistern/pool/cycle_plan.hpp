@@ -43,7 +43,7 @@ struct alignas(64) PlanStep : Node {
     return bytes - lowest < plain_span;
   }
   [[nodiscard]] bool accepts(const Request& request) const noexcept {
-    return request.bytes - lowest < span && request.alignment <= alignment &&
+    return request.bytes - lowest < span && is_alignment_within(request.alignment, alignment) &&
            request.stream.id == stream;
   }
   [[nodiscard]] bool is_elsewhere() const noexcept { return span == 0; }

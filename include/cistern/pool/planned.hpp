@@ -142,7 +142,7 @@ class Planned final : public OwnedPool {
 
   [[nodiscard]] bool is_served_by(const PlanStep* step, const Request& request) const noexcept {
     return step < barrier_.read() && step->accepts_plain(request.bytes) &&
-           request.alignment <= alignment_ && request.stream.id == 0;
+           is_alignment_within(request.alignment, alignment_) && request.stream.id == 0;
   }
   [[nodiscard]] Block take(PlanStep& step, std::size_t bytes, std::uint64_t generation) noexcept {
     next_.set(&step + 1);
