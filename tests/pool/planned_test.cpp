@@ -800,13 +800,15 @@ TEST(Planned, BlocksThatLiveForTwoCyclesArePassedOn) {
   std::vector<Block> long_lived;
   for (std::size_t i = 0; i < 30; ++i) {
     if (i >= 2) pool->deallocate(long_lived[i - 2]);
+    for (std::size_t more = i; more < 4; ++more)  // nothing is learned until what is old is freed
+      pool->deallocate(pool->allocate(100));
     const Block block = pool->allocate(1000);
     long_lived.push_back(pool->allocate(2000));
     pool->deallocate(block);
     pool->cycle();
   }
   EXPECT_EQ(pool->counts().deviations, 0U);
-  EXPECT_EQ(pool->counts().served, 28U);
+  EXPECT_EQ(pool->counts().served, 24U);
   pool->reset();
 }
 
