@@ -75,7 +75,7 @@ void run(benchmark::State& state, Vary&& vary) {
     state.counters["reserved_over_live"] =
         static_cast<double>(stats.reserved.peak) / static_cast<double>(stats.live_requested.peak);
   }
-  state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations()) * 1750 * cycles);
+  state.SetItemsProcessed(state.iterations() * std::int64_t{1750 * cycles});
 }
 
 void repeating(benchmark::State& state) {
