@@ -14,7 +14,7 @@ using Event = CycleRecord::Event;
 using Kind = CycleRecord::Kind;
 
 // Of the steps around the one that is expected, so many are looked at.
-constexpr std::ptrdiff_t longest_search = 64;
+constexpr std::ptrdiff_t longest_search = 16;
 
 // Where there was no memory for the slab.
 constexpr std::uint64_t cycles_between_attempts = 16;
