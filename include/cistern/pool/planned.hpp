@@ -42,7 +42,7 @@ namespace cistern {
 class Planned final : public OwnedPool {
  public:
   struct Options {
-    std::uint64_t steps = 200'000;  // that the planner may take each time
+    std::uint64_t steps = 20'000;  // that the planner may take each time
   };
 
   struct Counts {
