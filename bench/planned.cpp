@@ -38,8 +38,8 @@ void run_cycle(cistern::Resource& pool, const std::vector<std::size_t>& sizes) {
   constexpr std::size_t layer = 25;
   std::vector<Block> kept;
   std::vector<Block> blocks;
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    blocks.push_back(pool.allocate(sizes[i]));
+  for (const std::size_t bytes : sizes) {
+    blocks.push_back(pool.allocate(bytes));
     if (blocks.size() < layer) continue;
     kept.push_back(std::exchange(blocks.front(), {}));
     for (const Block& block : blocks)
