@@ -84,17 +84,6 @@ Block Arena::take_slowly(const Request& request) noexcept {
   return block;
 }
 
-// A pool that its upstream refuses gives back what it keeps, and asks again.
-template <class Ask>
-auto Arena::ask_upstream(Ask&& ask) noexcept {
-  auto answer = ask();
-  if (!answer && answer.error().is_exhaustion() && is_chunk_idle()) {
-    give_up_chunk();
-    answer = ask();
-  }
-  return answer;
-}
-
 Expected<Block> Arena::pass_on(const Request& request, Until until) noexcept {
   if (request.bytes == 0) return Block{};
   Expected<Block> block = enter(request.bytes).and_then([&] {

@@ -195,7 +195,7 @@ void Planned::record_so_far() noexcept {
 
 Expected<Block> Planned::pass_on(const Request& request, Until until,
                                  std::uint32_t number) noexcept {
-  Expected<Block> block = ask_upstream(request);
+  Expected<Block> block = ask_upstream([&] { return upstream().try_allocate(request); });
   Passed* const record = block ? passed_.take() : nullptr;
   if (record == nullptr) {
     now_.give_up();
@@ -219,17 +219,6 @@ Expected<Block> Planned::pass_on(const Request& request, Until until,
   ++counts_.passed_on;
   block->node = record;
   block->generation = generation;
-  return block;
-}
-
-// A pool that its upstream refuses gives back what it keeps, and asks again.
-Expected<Block> Planned::ask_upstream(const Request& request) noexcept {
-  Expected<Block> block = upstream().try_allocate(request);
-  if (!block && block.error().is_exhaustion() && !laid_.slab.empty() && !is_pinned_ &&
-      live_in(laid_).blocks == 0) {
-    trim_own(0);
-    block = upstream().try_allocate(request);
-  }
   return block;
 }
 

@@ -33,10 +33,6 @@ std::size_t Token::peak_live() const noexcept {
   return std::accumulate(sizes.begin(), sizes.end(), std::size_t{0});
 }
 
-std::size_t TokenReset::peak_live() const noexcept {
-  return std::accumulate(sizes.begin(), sizes.end(), std::size_t{0});
-}
-
 Churn::Churn(std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<std::size_t> sizes(alive);

@@ -75,16 +75,16 @@ struct Token {
 /// The same token, whose blocks are given back all at once: what is asked for is an address.
 struct TokenReset {
   static constexpr std::size_t operations = Token::pairs;
-  std::vector<std::size_t> sizes = Token::token_sizes();
+  Token token;
 
   template <class Subject>
   void turn(Subject& subject) const {
-    for (const std::size_t bytes : sizes)
+    for (const std::size_t bytes : token.sizes)
       keep(subject.allocate(bytes));
     subject.reset();
   }
   [[nodiscard]] static std::size_t warm_up_turns() noexcept { return 4; }
-  [[nodiscard]] std::size_t peak_live() const noexcept;
+  [[nodiscard]] std::size_t peak_live() const noexcept { return token.peak_live(); }
 };
 
 /// Blocks that grow by 8 KiB each, two alive at a time: what is kept for reuse is always too small.

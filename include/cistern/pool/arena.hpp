@@ -172,8 +172,6 @@ class Arena final : public OwnedPool {
   [[nodiscard]] Block take_slowly(const Request& request) noexcept;
   [[nodiscard]] std::size_t page_size() const noexcept;
   [[nodiscard]] bool is_for_chunk_of_another_stream(const Request& request) const noexcept;
-  template <class Ask>
-  auto ask_upstream(Ask&& ask) noexcept;
   Expected<Block> adopt(const Request& request, const Block& block, Until until) noexcept;
   Expected<void> pass_on_batch(std::span<const Request> requests, std::span<Block> blocks) noexcept;
   Expected<Block> grow_taken(const Block& block, std::size_t bytes) noexcept;

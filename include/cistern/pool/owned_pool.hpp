@@ -180,6 +180,18 @@ class OwnedPool : public Pool {
   void count_miss() noexcept { misses_.rise(1); }
   void count_failure() noexcept { failures_.fetch_add(1, std::memory_order_relaxed); }
 
+  /// A pool that its upstream refuses gives back what it keeps, and asks again.
+  template <class Ask>
+  auto ask_upstream(Ask&& ask) noexcept {
+    auto answer = ask();
+    if (!answer && answer.error().is_exhaustion()) {
+      const std::size_t before = held();
+      trim_own(0);
+      if (held() < before) answer = ask();
+    }
+    return answer;
+  }
+
   /// What this pool holds of its upstream, live or idle.
   void hold_more(std::size_t bytes) noexcept { held_.rise(bytes); }
   void hold_less(std::size_t bytes) noexcept { held_.fall(bytes); }

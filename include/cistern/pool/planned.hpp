@@ -163,7 +163,6 @@ class Planned final : public OwnedPool {
   Expected<Block> seek_in_order(const Request& request, Until until) noexcept;
   Expected<Block> search(const Request& request, Until until) noexcept;
   Expected<Block> pass_on(const Request& request, Until until, std::uint32_t number) noexcept;
-  Expected<Block> ask_upstream(const Request& request) noexcept;
   PlanStep* find_step(const Request& request) noexcept;
   [[nodiscard]] bool can_take(const PlanStep& step, const Request& request) const noexcept;
   [[nodiscard]] bool is_free(const PlanStep& step) const noexcept;
