@@ -1,6 +1,7 @@
 #include "plan/improve.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "plan/conflicts.hpp"
@@ -10,8 +11,10 @@ namespace cistern::detail {
 namespace {
 
 constexpr std::uint64_t most_conflicts = 1'000'000;  // of a part that is searched; 8 MiB of them
-constexpr std::uint64_t first_rounds = 16;           // of the greedy rule, before the first search
-constexpr std::uint64_t searching = 3;               // times as long as with the greedy rule
+constexpr std::uint64_t first_rounds = 24;           // of the greedy rule, before the first search
+constexpr std::uint64_t searching = 7;               // times as long as with the greedy rule
+constexpr std::uint64_t dead_ends = 100;             // that end an attempt, at least
+constexpr double noise = 0.6;                        // of a plain order
 
 /// The sequence 1 1 2 1 1 2 4 1 1 2 1 1 2 4 8 ...: within a logarithmic factor of the best limit
 /// for a search that is started over and over (M. Luby, A. Sinclair, D. Zuckerman, "Optimal Speedup
@@ -82,36 +85,54 @@ void Improver::listen(std::size_t target, Effort& effort) {
   place(heard_, effort);
 }
 
-/// Three ways to search in turn. Tight parts are solved by going for the target at once, where
-/// there is the least choice; for others each smaller step is a better start for the next one.
+/// At first the plain orders are tried on three ways down at once, for a quick descent. After that
+/// they are tried in turn with an order that learns and with smaller steps: tight parts are solved
+/// by going for the target at once, where there is the least choice; for others each smaller step
+/// is a better start for the next one.
 void Improver::pack(std::size_t target, Effort& effort) {
-  constexpr std::uint64_t dead_ends = 100;
-  constexpr std::uint64_t dead_ends_on_the_way = 50;
-  constexpr double noise = 0.6;
   if (!packing_) {
     packing_.emplace(part_);
-    for (const auto favour : {Priorities::area, Priorities::width, Priorities::bytes})
+    for (const auto favour : {Priorities::width, Priorities::area, Priorities::bytes})
       plain_.emplace_back(part_, favour);
   }
-  const std::uint64_t turn = attempts_ / 3;
-  switch (attempts_++ % 3) {
-    case 0: {
-      Priorities& plain = plain_[turn % plain_.size()];
-      if (turn >= plain_.size()) plain.shuffle(noise, random_);
-      attempt(target, plain, dead_ends * luby(turn + 1), effort);
+  if (vain_descents_ < ways_down * plain_.size()) return descend(target, effort);
+  switch (attempts_++ % 5) {
+    case 0:
+    case 2: {
+      Priorities& plain = plain_[plain_turns_ % plain_.size()];
+      if (plain_turns_ >= plain_.size()) plain.shuffle(noise, random_);
+      attempt(target, plain, dead_ends * luby(++plain_turns_), effort);
       break;
     }
     case 1:
-      attempt(target, stuck_, dead_ends * luby(turn + 1), effort);
+    case 3:
+      attempt(target, stuck_, dead_ends * luby(++stuck_turns_), effort);
       stuck_.raise(packing_->trouble(), random_);
       break;
-    default: {
-      const std::size_t quarter = (peak_ - target) / part_.unit / 4 * part_.unit;
-      attempt(target + (turn % 2 == 0 ? quarter : 3 * quarter), heard_, dead_ends_on_the_way,
+    default:
+      attempt(target + quarters_above(target, attempts_ % 2 == 0 ? 1 : 3), heard_, dead_ends / 2,
               effort);
       break;
-    }
   }
+}
+
+void Improver::descend(std::size_t target, Effort& effort) {
+  constexpr std::array<std::size_t, ways_down> quarters{2, 3, 0};
+  const std::size_t before = peak_;
+  const std::size_t favour = (descents_ + vain_descents_ / ways_down) % plain_.size();
+  attempt(target + quarters_above(target, quarters[vain_descents_ % ways_down]), plain_[favour],
+          dead_ends, effort);
+  if (peak_ < before) {
+    descents_ = favour;
+    vain_descents_ = 0;
+  } else {
+    ++vain_descents_;
+  }
+}
+
+/// Of the way from the target to the peak.
+std::size_t Improver::quarters_above(std::size_t target, std::size_t quarters) const noexcept {
+  return (peak_ - target) / part_.unit / 4 * quarters * part_.unit;
 }
 
 void Improver::attempt(std::size_t capacity, const Priorities& priorities, std::uint64_t dead_ends,

@@ -33,9 +33,13 @@ class Improver {
   void improve(std::size_t enough, Effort& effort);
 
  private:
+  static constexpr std::size_t ways_down = 3;
+
   void place(const Priorities& priorities, Effort& effort);
   void listen(std::size_t target, Effort& effort);
   void pack(std::size_t target, Effort& effort);
+  void descend(std::size_t target, Effort& effort);
+  [[nodiscard]] std::size_t quarters_above(std::size_t target, std::size_t quarters) const noexcept;
   void attempt(std::size_t capacity, const Priorities& priorities, std::uint64_t dead_ends,
                Effort& effort);
   void keep(std::size_t peak, const std::vector<std::size_t>& offsets);
@@ -57,7 +61,11 @@ class Improver {
   std::optional<Packing> packing_;
   Priorities stuck_;               // learn what the exact search could not place
   std::vector<Priorities> plain_;  // learn nothing
+  std::size_t descents_ = 0;       // the plain order that goes first
+  std::size_t vain_descents_ = 0;  // since one reached its end
   std::uint64_t attempts_ = 0;
+  std::uint64_t plain_turns_ = 0;
+  std::uint64_t stuck_turns_ = 0;
   std::uint64_t packing_steps_ = 0;
 };
 

@@ -59,7 +59,9 @@ const std::vector<double>& Packing::trouble() {
 void Packing::reset(std::size_t capacity, std::span<const std::uint32_t> order) {
   capacity_ = capacity;
   dead_ends_ = 0;
-  lowest_.assign(part_.size(), 0);
+  places_.clear();
+  for (std::uint32_t item = 0; item < part_.size(); ++item)
+    places_.push_back(place_at(item, 0));
   is_supported_.assign(part_.size(), 1);
   is_placed_.assign(part_.size(), 0);
   trouble_.assign(part_.size(), 0);
@@ -96,19 +98,27 @@ std::uint32_t Packing::lowest_of_all() const noexcept {
   const std::uint32_t head = part_.size();
   std::uint32_t best = next_[head];
   for (std::uint32_t item = next_[best]; item != head; item = next_[item]) {
-    if (lowest_[item] < lowest_[best]) best = item;
+    if (places_[item].lowest < places_[best].lowest) best = item;
   }
   return best;
 }
 
-std::size_t Packing::lowest_end(std::uint32_t item) const noexcept {
-  return end_of(lowest_[item], part_.items[item].bytes);
+Packing::Place Packing::place_at(std::uint32_t item, std::size_t offset) const noexcept {
+  return {.lowest = offset, .end = end_of(offset, part_.items[item].bytes)};
+}
+
+std::vector<std::size_t> Packing::offsets() const {
+  std::vector<std::size_t> offsets;
+  offsets.reserve(places_.size());
+  for (const Place& place : places_)
+    offsets.push_back(place.lowest);
+  return offsets;
 }
 
 bool Packing::place_lowest(std::uint32_t item) {
   decisions_.push_back({item, raises_.size(), bounds_.size()});
   take_out(item);
-  const std::size_t end = lowest_end(item);
+  const std::size_t end = places_[item].end;
   for (const std::uint32_t other : conflicts_.of(item)) {
     if (!is_placed_[other]) raise(other, end, true);
   }
@@ -118,11 +128,11 @@ bool Packing::place_lowest(std::uint32_t item) {
 /// In a plan in which no buffer could sink, `item` lies higher than its lowest offset only on top
 /// of another that would be in its way there. All that are placed are too low for that.
 bool Packing::place_higher(std::uint32_t item) {
-  const std::size_t end = lowest_end(item);
+  const std::size_t end = places_[item].end;
   std::size_t first_end = nowhere;
   for (const std::uint32_t other : conflicts_.of(item)) {
-    if (!is_placed_[other] && lowest_[other] < end)
-      first_end = std::min(first_end, lowest_end(other));
+    if (!is_placed_[other] && places_[other].lowest < end)
+      first_end = std::min(first_end, places_[other].end);
   }
   if (first_end == nowhere) return false;
   raise(item, first_end, false);
@@ -154,8 +164,7 @@ bool Packing::look_at(std::uint32_t index) {
   std::size_t second_end = nowhere;
   std::uint32_t first_to_end = 0;
   for (const std::uint32_t item : members) {
-    const std::size_t lowest = lowest_[item];
-    const std::size_t end = lowest_end(item);
+    const auto [lowest, end] = places_[item];
     floor = std::min(floor, lowest);
     highest = std::max(highest, lowest);
     highest_end = std::max(highest_end, end);
@@ -178,7 +187,7 @@ bool Packing::look_at(std::uint32_t index) {
   const bool may_raise = highest > room && looks_ < most_looks_;
   for (const std::uint32_t item : members) {
     if (!goes_on || !may_raise) break;
-    if (lowest_[item] <= room) continue;  // all others would fit above it
+    if (places_[item].lowest <= room) continue;  // all others would fit above it
     const std::size_t end = item == first_to_end ? second_end : first_end;
     goes_on = end != nowhere;
     if (goes_on) raise(item, end, false);
@@ -191,16 +200,13 @@ bool Packing::look_at(std::uint32_t index) {
 }
 
 /// Queues the sections in which that may make a difference.
-void Packing::raise(std::uint32_t item, std::size_t offset, bool by_placed) {
+void Packing::set_lowest(std::uint32_t item, std::size_t raised, bool by_placed) {
   const Item& its = part_.items[item];
-  const std::size_t raised = aligned(offset, its.alignment);
-  const std::size_t lowest = lowest_[item];
-  if (raised < lowest || (raised == lowest && (!by_placed || is_supported_[item]))) return;
+  const auto [lowest, end] = places_[item];
   raises_.push_back({item, is_supported_[item] != 0, lowest});
   is_supported_[item] = by_placed ? 1 : 0;
   if (raised == lowest) return;
-  const std::size_t end = lowest_end(item);
-  lowest_[item] = raised;
+  places_[item] = place_at(item, raised);
   for (std::uint32_t index = its.first; index < its.last; ++index) {
     const Section& section = sections_[index];
     if (lowest == section.floor || end <= section.second_end || raised > capacity_ - section.bytes)
@@ -244,7 +250,7 @@ void Packing::put_back(std::uint32_t item) {
 void Packing::undo(const Decision& decision) {
   for (; raises_.size() > decision.raises; raises_.pop_back()) {
     const Raise& raise = raises_.back();
-    lowest_[raise.item] = raise.lowest;
+    places_[raise.item] = place_at(raise.item, raise.lowest);
     is_supported_[raise.item] = raise.was_supported ? 1 : 0;
   }
   for (; bounds_.size() > decision.bounds; bounds_.pop_back()) {

@@ -27,6 +27,7 @@
 
 #include "plan/conflicts.hpp"
 #include "plan/effort.hpp"
+#include "plan/offset.hpp"
 #include "plan/part.hpp"
 
 namespace cistern::detail {
@@ -43,7 +44,7 @@ class Packing {
                   std::uint64_t dead_ends, Effort& effort);
 
   /// By item; after an attempt that packed the part.
-  [[nodiscard]] const std::vector<std::size_t>& offsets() const noexcept { return lowest_; }
+  [[nodiscard]] std::vector<std::size_t> offsets() const;
   /// By item, from 0 to 1: how often it stood in a section that could not be filled.
   [[nodiscard]] const std::vector<double>& trouble();
 
@@ -52,6 +53,11 @@ class Packing {
   // leads to a dead end which shows later anyway, so it is cut short.
   static constexpr std::uint64_t looks_per_section = 4;
 
+  /// The lowest offset that an item can have, and where it would end there.
+  struct Place {
+    std::size_t lowest = 0;
+    std::size_t end = 0;
+  };
   /// What is not placed yet of those that cover a section.
   struct Section {
     std::size_t bytes = 0;
@@ -79,14 +85,21 @@ class Packing {
 
   void reset(std::size_t capacity, std::span<const std::uint32_t> order);
   [[nodiscard]] std::uint32_t lowest_of_all() const noexcept;
-  [[nodiscard]] std::size_t lowest_end(std::uint32_t item) const noexcept;
+  [[nodiscard]] Place place_at(std::uint32_t item, std::size_t offset) const noexcept;
   // These return whether no dead end was found.
   bool place_lowest(std::uint32_t item);
   bool place_higher(std::uint32_t item);
   bool propagate();
   bool look_at(std::uint32_t index);
 
-  void raise(std::uint32_t item, std::size_t offset, bool by_placed);
+  /// Where that makes a difference.
+  void raise(std::uint32_t item, std::size_t offset, bool by_placed) {
+    const std::size_t raised = aligned(offset, part_.items[item].alignment);
+    const std::size_t lowest = places_[item].lowest;
+    const bool is_news = raised > lowest || (raised == lowest && by_placed && !is_supported_[item]);
+    if (is_news) set_lowest(item, raised, by_placed);
+  }
+  void set_lowest(std::uint32_t item, std::size_t raised, bool by_placed);
   void queue(std::uint32_t index);
   void take_out(std::uint32_t item);
   void put_back(std::uint32_t item);
@@ -95,8 +108,8 @@ class Packing {
   const Part& part_;
   Conflicts conflicts_;
   std::size_t capacity_ = 0;
-  std::vector<std::size_t> lowest_;  // by item
-  std::vector<char> is_supported_;   // by item: what was placed reaches up to `lowest_`, or it is 0
+  std::vector<Place> places_;       // by item
+  std::vector<char> is_supported_;  // by item: what was placed reaches up to its place, or it is 0
   std::vector<char> is_placed_;
   std::vector<std::uint32_t> next_;  // of those not placed, in the order; the last is the head
   std::vector<std::uint32_t> previous_;

@@ -3,6 +3,7 @@
 #include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 
 #include "plan/offset.hpp"
@@ -76,6 +77,27 @@ Load make_load(std::span<const Lifetime> buffers) {
   return {step, largest_pad};
 }
 
+/// By section, so that the plan does not depend on the order in which the buffers were given.
+void sort_items(Part& part) {
+  std::vector<std::uint32_t> order(part.size());
+  std::iota(order.begin(), order.end(), std::uint32_t{0});
+  const auto key = [&](std::uint32_t i) {
+    const Item& item = part.items[i];
+    return std::tuple(item.first, item.last, item.bytes, item.alignment, part.buffers[i]);
+  };
+  std::ranges::sort(order, {}, key);
+  std::vector<Item> items;
+  std::vector<std::uint32_t> buffers;
+  items.reserve(part.size());
+  buffers.reserve(part.size());
+  for (const std::uint32_t i : order) {
+    items.push_back(part.items[i]);
+    buffers.push_back(part.buffers[i]);
+  }
+  part.items = std::move(items);
+  part.buffers = std::move(buffers);
+}
+
 void add_unit(Part& part) {
   part.unit = 0;
   for (const Item& item : part.items) {
@@ -111,6 +133,7 @@ std::vector<Part> partition(std::span<const Lifetime> buffers) {
     load.end(buffer.bytes);
     if (!load.is_empty()) continue;
     part.lower_bound = load.take_largest();
+    sort_items(part);
     add_unit(part);
     parts.push_back(std::move(part));
     part = {};

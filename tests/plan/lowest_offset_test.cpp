@@ -123,14 +123,14 @@ TEST_F(LowestOffsetTest, PlacesEveryItemOnTopOfOthersOrAtTheBottom) {
 }
 
 TEST_F(LowestOffsetTest, TheOrderDecidesBetweenThoseThatFitTheSameNiche) {
-  const auto parts = detail::partition(std::vector<Lifetime>{{0, 2, 3}, {0, 1, 5}, {1, 2, 4}});
+  const auto parts = detail::partition(std::vector<Lifetime>{{0, 1, 5}, {0, 2, 3}, {1, 2, 4}});
   detail::LowestOffset greedy(parts[0]);
   detail::Effort effort{PlanBudget{}};
   std::vector<std::size_t> offsets;
-  EXPECT_EQ(greedy.place(std::vector<std::uint32_t>{0, 1, 2}, offsets, effort), 8U);
-  EXPECT_EQ(offsets, (std::vector<std::size_t>{0, 3, 3}));
   EXPECT_EQ(greedy.place(std::vector<std::uint32_t>{1, 0, 2}, offsets, effort), 8U);
-  EXPECT_EQ(offsets, (std::vector<std::size_t>{5, 0, 0}));
+  EXPECT_EQ(offsets, (std::vector<std::size_t>{3, 0, 3}));
+  EXPECT_EQ(greedy.place(std::vector<std::uint32_t>{0, 1, 2}, offsets, effort), 8U);
+  EXPECT_EQ(offsets, (std::vector<std::size_t>{0, 5, 0}));
 }
 
 TEST_F(LowestOffsetTest, ConflictsAreThoseThatShareASection) {

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "cistern/plan/plan.hpp"
 #include "plan/instances.hpp"
 #include "plan/part.hpp"
 #include "support/seed.hpp"
@@ -34,7 +35,7 @@ TEST(PartitionTest, CutsTimeWhereNothingIsLive) {
   const auto parts = partition(buffers);
   ASSERT_EQ(parts.size(), 3U);
   EXPECT_EQ(parts[0].buffers, std::vector<std::uint32_t>{1});
-  EXPECT_EQ(parts[1].buffers, (std::vector<std::uint32_t>{0, 2}));
+  EXPECT_EQ(parts[1].buffers, (std::vector<std::uint32_t>{2, 0}));  // the smaller first
   EXPECT_EQ(parts[2].buffers, std::vector<std::uint32_t>{3});
   EXPECT_EQ(parts[0].lower_bound, 3U);
   EXPECT_EQ(parts[1].lower_bound, 9U);
@@ -50,10 +51,11 @@ TEST(PartitionTest, SectionsAreTheLargestSetsThatLiveTogether) {
   EXPECT_EQ(part.sections, 2U);
   EXPECT_EQ(part.covered, 6U);
   ASSERT_EQ(part.size(), 4U);
+  EXPECT_EQ(part.buffers, (std::vector<std::uint32_t>{1, 0, 2, 3}));
   EXPECT_EQ(part.items[0].first, 0U);
-  EXPECT_EQ(part.items[0].last, 2U);
+  EXPECT_EQ(part.items[0].last, 1U);
   EXPECT_EQ(part.items[1].first, 0U);
-  EXPECT_EQ(part.items[1].last, 1U);
+  EXPECT_EQ(part.items[1].last, 2U);
   EXPECT_EQ(part.items[3].first, 1U);
   EXPECT_EQ(part.items[3].last, 2U);
   EXPECT_EQ(part.lower_bound, 13U);
@@ -102,6 +104,31 @@ TEST(PartitionTest, ItemsConflictInSectionsAsTheirBuffersDoInTime) {
     }
     EXPECT_EQ(items, buffers.size());
     EXPECT_EQ(largest, testing::most_live(buffers));
+  }
+}
+
+TEST(PartitionTest, TheOrderOfTheBuffersIsNoMatter) {
+  const std::uint64_t seed = testing::seed_or(14);
+  SCOPED_TRACE(testing::replay_hint(seed));
+  testing::Random random(seed);
+  for (int run = 0; run < 50; ++run) {
+    const std::vector<Lifetime> buffers =
+        testing::random_buffers(random, {.buffers = 40, .times = 30, .alignment_bits = 3});
+    std::vector<Lifetime> reversed(buffers.rbegin(), buffers.rend());
+    const PlanBudget budget{.steps = 2000};
+    ASSERT_EQ(make_plan(buffers, budget).peak_bytes, make_plan(reversed, budget).peak_bytes);
+    const auto parts = partition(buffers);
+    const auto others = partition(reversed);
+    ASSERT_EQ(parts.size(), others.size());
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      ASSERT_EQ(parts[i].size(), others[i].size());
+      for (std::uint32_t item = 0; item < parts[i].size(); ++item) {
+        EXPECT_EQ(parts[i].items[item].first, others[i].items[item].first);
+        EXPECT_EQ(parts[i].items[item].last, others[i].items[item].last);
+        EXPECT_EQ(parts[i].items[item].bytes, others[i].items[item].bytes);
+        EXPECT_EQ(parts[i].items[item].alignment, others[i].items[item].alignment);
+      }
+    }
   }
 }
 
