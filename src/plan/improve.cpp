@@ -43,7 +43,8 @@ Improver::Improver(const Part& part, Effort& effort)
       heard_(part, Priorities::area),
       trouble_(part.size()),
       can_pack_(count_conflicts(part) <= most_conflicts),
-      stuck_(part, Priorities::area) {
+      stuck_(part, Priorities::area),
+      on_the_way_(part, Priorities::width) {
   Effort as_needed{PlanBudget{}};
   peak_ = greedy_.place(heard_.order(), best_, as_needed);
   effort.spend(as_needed.steps());
@@ -86,9 +87,9 @@ void Improver::listen(std::size_t target, Effort& effort) {
 }
 
 /// At first the plain orders are tried on three ways down at once, for a quick descent. After that
-/// they are tried in turn with an order that learns and with smaller steps: tight parts are solved
-/// by going for the target at once, where there is the least choice; for others each smaller step
-/// is a better start for the next one.
+/// they are tried in turn with an order that learns, and with another that learns on smaller steps:
+/// tight parts are solved by going for the target at once, where there is the least choice; for
+/// others, whose target cannot be reached, smaller steps are all there is.
 void Improver::pack(std::size_t target, Effort& effort) {
   if (!packing_) {
     packing_.emplace(part_);
@@ -110,8 +111,10 @@ void Improver::pack(std::size_t target, Effort& effort) {
       stuck_.raise(packing_->trouble(), random_);
       break;
     default:
-      attempt(target + quarters_above(target, attempts_ % 2 == 0 ? 1 : 3), heard_, dead_ends / 2,
-              effort);
+      ++way_turns_;
+      attempt(target + quarters_above(target, way_turns_ % 3 + 1), on_the_way_,
+              dead_ends * luby(way_turns_), effort);
+      on_the_way_.raise(packing_->trouble(), random_);
       break;
   }
 }

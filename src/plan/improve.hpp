@@ -60,12 +60,14 @@ class Improver {
   bool can_pack_;
   std::optional<Packing> packing_;
   Priorities stuck_;               // learn what the exact search could not place
+  Priorities on_the_way_;          // the same, of capacities above the target
   std::vector<Priorities> plain_;  // learn nothing
   std::size_t descents_ = 0;       // the plain order that goes first
   std::size_t vain_descents_ = 0;  // since one reached its end
   std::uint64_t attempts_ = 0;
   std::uint64_t plain_turns_ = 0;
   std::uint64_t stuck_turns_ = 0;
+  std::uint64_t way_turns_ = 0;
   std::uint64_t packing_steps_ = 0;
 };
 
