@@ -15,6 +15,10 @@ struct Stream {
   void* handle = nullptr;
   std::uint64_t id = 0;
 
+  /// Set in the id of a queue that does not run what is enqueued in order.
+  static constexpr std::uint64_t out_of_order = std::uint64_t{1} << 63U;
+  [[nodiscard]] bool runs_out_of_order() const noexcept { return (id & out_of_order) != 0; }
+
   friend bool operator==(const Stream&, const Stream&) = default;
 };
 

@@ -59,6 +59,8 @@ inline bool is_aligned(const Block& block, std::size_t alignment,
 }
 
 class Residency;
+class StreamOrder;
+class Transfer;
 class VirtualMemory;
 
 class Device : public Resource {
@@ -70,6 +72,12 @@ class Device : public Resource {
 
   /// The device's way of keeping memory resident; null where it has none.
   [[nodiscard]] virtual Residency* residency() noexcept { return nullptr; }
+
+  /// The device's way of ordering its queues; null where it has none.
+  [[nodiscard]] virtual StreamOrder* stream_order() noexcept { return nullptr; }
+
+  /// The device's way of copying and filling memory; null where it has none.
+  [[nodiscard]] virtual Transfer* transfer() noexcept { return nullptr; }
 
   /// The pools that stand on this device, or on another object for the same memory.
   [[nodiscard]] virtual PoolRegistry& registry() noexcept { return registry_; }

@@ -1,0 +1,58 @@
+// What a device with queues can do: make one stream wait for another, without the host waiting.
+// Absent where `Device::stream_order` answers null: such a device has no queues, and all that was
+// asked of it is done when the call returns.
+//
+// The rules of reuse, which every pool keeps:
+//
+//   - A block is requested for a stream and freed on a stream. What the program enqueues in the
+//     first before the free, and in the second, is done before anyone else may touch the memory.
+//   - Taken again on the stream it was freed on: at once, and for nothing, since the stream itself
+//     is in order. A stream that runs out of order gets a barrier.
+//   - Taken on another stream: that stream is made to wait, on the device, for all that stands in
+//     the one that freed it. The wait is made when the block is taken, not when it is freed.
+//   - A block that is used on more streams than one is said to be (`Resource::also_used_on`). When
+//     it is freed, the stream that frees it is made to wait for the others.
+//   - Whoever reads or writes the memory with the host waits first (`synchronize`).
+//   - A stream is retired before its queue is destroyed for good.
+#pragma once
+
+#include "cistern/core/block.hpp"
+#include "cistern/core/error.hpp"
+
+namespace cistern {
+
+/// Thread-safe.
+class StreamOrder {
+ public:
+  StreamOrder(const StreamOrder&) = delete;
+  StreamOrder& operator=(const StreamOrder&) = delete;
+  StreamOrder(StreamOrder&&) = delete;
+  StreamOrder& operator=(StreamOrder&&) = delete;
+
+  /// True if what is enqueued in `next` may begin before what stands in `last` has ended.
+  [[nodiscard]] static bool needs_wait(Stream last, Stream next) noexcept {
+    return last.id != next.id || next.runs_out_of_order();
+  }
+
+  /// What is enqueued in `waiter` from now on begins after all that stands in `on` now has ended.
+  /// Does not wait itself, and nothing happens where one of them was retired. The two may be the
+  /// same. If the device cannot be made to wait, the host waits. Error: device_failed, where
+  /// neither can.
+  Expected<void> wait(Stream waiter, Stream on) noexcept;
+
+  /// The host waits until all that stands in `stream` now has ended. Error: device_failed.
+  Expected<void> synchronize(Stream stream) noexcept { return do_synchronize(stream); }
+
+  /// Waits for `stream` and forgets it: what was freed on it is free for all.
+  void retire(Stream stream) noexcept { do_retire(stream); }
+
+ protected:
+  StreamOrder() = default;
+  ~StreamOrder() = default;
+
+  virtual Expected<void> do_wait(Stream waiter, Stream on) noexcept = 0;
+  virtual Expected<void> do_synchronize(Stream stream) noexcept = 0;
+  virtual void do_retire(Stream stream) noexcept = 0;
+};
+
+}  // namespace cistern
