@@ -72,6 +72,7 @@ bool Cache::deallocate(const Block& block, Stream stream) noexcept {
       auto& node = static_cast<CacheNode&>(*block.node);
       node.end_life();
       node.stream = stream;
+      handover_.end_uses(node, stream);
       stats_.count_free(node.requested, node.upstream.bytes);
       keep(node, leaving);
     } else {
@@ -120,14 +121,23 @@ CacheNode* Cache::take_idle(const Request& request) noexcept {
     return nullptr;  // the device will say what is wrong
   CacheNode* node = std::visit(
       [&](auto& index) {
-        CacheNode* found = index.take(request.bytes, request.alignment);
-        return found != nullptr ? found : index.take_odd(request.bytes, request.alignment);
+        CacheNode* found = index.take(request);
+        return found != nullptr ? found : index.take_odd(request);
       },
       index_);
   if (node == nullptr) return nullptr;
   idle_.remove(node);
   stats_.cached.fall(node->upstream.bytes);
-  return node;
+  if (handover_.make_ready(node->stream, request.stream)) [[likely]]
+    return node;
+  put_idle(*node);  // it cannot be waited for; new memory need not be
+  return nullptr;
+}
+
+void Cache::put_idle(CacheNode& node) noexcept {
+  std::visit([&](auto& index) { index.put(node); }, index_);
+  idle_.push(&node);
+  stats_.cached.rise(node.upstream.bytes);
 }
 
 Block Cache::hand_out(CacheNode& node, const Request& request) noexcept {
@@ -146,9 +156,7 @@ void Cache::keep(CacheNode& node, Leaving& leaving) noexcept {
   const bool has_room = node.upstream.bytes <= max_bytes_ - stats_.cached.current;
   const std::size_t peers = std::visit([&](auto& index) { return index.peers(node); }, index_);
   if (has_room && peers < per_bucket_ && !abandoned_) [[likely]] {
-    std::visit([&](auto& index) { index.put(node); }, index_);
-    idle_.push(&node);
-    stats_.cached.rise(node.upstream.bytes);
+    put_idle(node);
   } else {
     keep_when_full(node, leaving);
   }
@@ -572,13 +580,10 @@ Expected<Block> Cache::try_grow(const Block& block, std::size_t bytes) noexcept 
 
 Expected<void> Cache::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
-  Block below;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
-    below = static_cast<CacheNode*>(block.node)->upstream;
-  }
-  return upstream().also_used_on(below, stream);
+  const std::lock_guard lock(mutex_);
+  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  if (handover_.add_use(*block.node, stream)) return {};
+  return tl::unexpected(Error{.code = Errc::out_of_memory, .stage = "cache"});
 }
 
 Stats Cache::stats() const noexcept {

@@ -63,7 +63,7 @@ Expected<Block> Coalesce::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   if (const std::optional<Want> want = want_for(request)) [[likely]] {
     const std::lock_guard lock(mutex_);
-    if (Chunk* chunk = parts_.take(*want)) [[likely]] {
+    if (Chunk* chunk = make_ready(parts_.take(*want), request.stream)) [[likely]] {
       ++stats_.hits;
       return hand_out(*chunk, request);
     }
@@ -91,7 +91,7 @@ Expected<void> Coalesce::try_allocate_batch(std::span<const Request> requests,
     for (std::size_t i = 0; i < requests.size(); ++i) {
       if (requests[i].bytes == 0) continue;
       const std::optional<Want> want = want_for(requests[i]);
-      blocks[i].node = want ? parts_.take(*want) : nullptr;
+      blocks[i].node = want ? make_ready(parts_.take(*want), want->stream) : nullptr;
       if (blocks[i].empty()) ++missing;
     }
     stats_.cached.move_to(parts_.idle_bytes());
@@ -142,6 +142,7 @@ bool Coalesce::deallocate(const Block& block, Stream stream) noexcept {
       auto* chunk = static_cast<Chunk*>(block.node);
       chunk->end_life();
       stats_.count_free(chunk->requested, chunk->bytes);
+      handover_.end_uses(*chunk, stream);
       parts_.put(chunk, stream);
       stats_.cached.move_to(parts_.idle_bytes());
       if (parts_.idle_bytes() > max_idle_) release_idle(max_idle_, leaving);
@@ -241,12 +242,14 @@ Coalesce::Coalesce(Ref<Resource> upstream, const Options& options)
     : Pool(std::move(upstream)),
       options_(checked(options, device().limits())),
       is_address_(device().limits().memory_is_address),
+      handover_(device().stream_order()),
       parts_(this, {.size_classes = options_.classes.size(),
                     .placement = options_.place,
                     .joins = device().limits().joins_adjacent && is_address_,
                     .extends = device().limits().extensible,
-                    .merges_streams = options_.streams == StreamSharing::shared &&
-                                      !device().limits().has_queues}),
+                    .merges_streams =
+                        options_.streams == StreamSharing::shared && !device().limits().has_queues,
+                    .order = device().stream_order()}),
       next_start_(device().limits().max_alignment),
       max_idle_(options.max_idle),
       idle_ratio_(options.idle_ratio) {}
@@ -335,10 +338,13 @@ Expected<void> Coalesce::give_up(std::span<const Request> requests, std::span<Bl
 // What was freed meanwhile, and the holes of other streams: no request reaches the upstream while
 // one of them would do.
 Chunk* Coalesce::take_slowly(const Want& want) noexcept {
-  Chunk* chunk = parts_.take(want);
+  const auto take_of_any_stream = [&] {
+    return make_ready(parts_.take_of_any_stream(want), want.stream);
+  };
+  Chunk* chunk = make_ready(parts_.take(want), want.stream);
   if (chunk != nullptr || !want.shares_streams) return chunk;
-  chunk = parts_.take_of_any_stream(want);
-  return chunk == nullptr && parts_.merge_streams() ? parts_.take_of_any_stream(want) : chunk;
+  chunk = take_of_any_stream();
+  return chunk == nullptr && parts_.merge_streams(want.stream) ? take_of_any_stream() : chunk;
 }
 
 // The ladder, from cheapest to dearest: a whole region; smaller and smaller ones; the holes that
@@ -404,7 +410,7 @@ Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& wan
       const std::lock_guard lock(mutex_);
       region = parts_.most_extensible(want.size_class);
       if (region == nullptr) break;
-      if (Chunk* chunk = parts_.take_at_end(*region, want)) return chunk;
+      if (Chunk* chunk = make_ready(parts_.take_at_end(*region, want), want.stream)) return chunk;
       const std::size_t needed = Suballocator::bytes_to_hold(*region, want);
       const std::size_t most = most_in_one_piece(device().limits());
       if (needed > most) break;
@@ -416,10 +422,9 @@ Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& wan
     {
       const std::lock_guard lock(mutex_);
       region->is_growing = false;
-      has_grown_.notify_all();
       if (grown && parts_.extend(*region, *grown, want)) {
         stats_.cached.move_to(parts_.idle_bytes());
-        if (Chunk* chunk = parts_.take_at_end(*region, want)) return chunk;
+        if (Chunk* chunk = make_ready(parts_.take_at_end(*region, want), want.stream)) return chunk;
         continue;
       }
     }
@@ -433,7 +438,8 @@ Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& wan
 Expected<Chunk*> Coalesce::take_any_hole(const Request& request, const Want& want) noexcept {
   const std::lock_guard lock(mutex_);
   Chunk* chunk = take_slowly(want);
-  if (chunk == nullptr && options_.borrow) chunk = parts_.take_of_another_class(want);
+  if (chunk == nullptr && options_.borrow)
+    chunk = make_ready(parts_.take_of_another_class(want), want.stream);
   if (chunk == nullptr) return tl::unexpected(failure(Errc::out_of_memory, request.bytes));
   return chunk;
 }
@@ -613,37 +619,11 @@ Expected<Block> Coalesce::try_grow(const Block& block, std::size_t bytes) noexce
 
 Expected<void> Coalesce::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
-  const Region* region = nullptr;
-  std::uintptr_t end = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!block.node->names(block, this))
-      return tl::unexpected(failure(Errc::invalid_block, block.bytes));
-    region = static_cast<Chunk*>(block.node)->region;
-    end = static_cast<Chunk*>(block.node)->end();
-  }
-  while (region != nullptr) {
-    const Expected<void> noted = also_used_below(*region, stream);
-    if (!noted) return noted;
-    const std::lock_guard lock(mutex_);  // the block keeps the region; its neighbours may change
-    region = region->end() < end ? region->joined_after : nullptr;
-  }
-  return {};
-}
-
-// A region that is extended meanwhile has another handle afterwards: where this one is refused, the
-// other is waited for. (Not before it is: the thread that extends may itself ask, in a callback.)
-Expected<void> Coalesce::also_used_below(const Region& region, Stream stream) noexcept {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    const Block below = region.upstream;
-    lock.unlock();
-    const Expected<void> noted = upstream().also_used_on(below, stream);
-    if (noted) return noted;
-    lock.lock();
-    has_grown_.wait(lock, [&] { return !region.is_growing; });
-    if (region.upstream.generation == below.generation) return noted;
-  }
+  const std::lock_guard lock(mutex_);
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure(Errc::invalid_block, block.bytes));
+  if (handover_.add_use(*block.node, stream)) return {};
+  return tl::unexpected(failure(Errc::out_of_memory, 0));
 }
 
 Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> regions,

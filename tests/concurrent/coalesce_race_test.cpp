@@ -164,49 +164,5 @@ TEST(CoalesceRaceWithReturns, ARequestWaitsForMemoryThatIsOnItsWayBack) {
   testing::expect_all_accounted_for(*pool);
 }
 
-/// Passes a use on only once the block has grown, and has another handle.
-class LateUse final : public Stage {
- public:
-  explicit LateUse(Ref<Resource> upstream) : Stage(std::move(upstream)) {}
-
-  std::atomic<bool> is_asked{false};
-
-  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override {
-    return upstream().try_allocate(request);
-  }
-  bool deallocate(const Block& block, Stream stream) noexcept override {
-    return upstream().deallocate(block, stream);
-  }
-  [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override {
-    const Expected<Block> grown = upstream().try_grow(block, bytes);
-    has_grown_ = true;
-    return grown;
-  }
-  Expected<void> also_used_on(const Block& block, Stream stream) noexcept override {
-    is_asked = true;
-    while (!has_grown_)
-      std::this_thread::yield();
-    return upstream().also_used_on(block, stream);
-  }
-
- private:
-  std::atomic<bool> has_grown_{false};
-};
-
-TEST(CoalesceRaceWithGrowth, AUseIsNotedThoughItsRegionGrowsMeanwhile) {
-  const auto late =
-      make<LateUse>(make<SimulatedDevice>(SimulatedDevice::Options{.extensible = true}));
-  const auto pool = make<Coalesce>(late, Coalesce::Options{.classes = {{}}});
-  const Block block = pool->allocate(1_MiB);
-  std::thread noting([&] { EXPECT_TRUE(pool->also_used_on(block, {.id = 1})); });
-  while (!late->is_asked)
-    std::this_thread::yield();
-  const Block second = pool->allocate(1_MiB);
-  noting.join();
-  pool->deallocate(block);
-  pool->deallocate(second);
-  testing::expect_nothing_held(*pool);
-}
-
 }  // namespace
 }  // namespace cistern

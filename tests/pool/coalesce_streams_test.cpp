@@ -200,33 +200,5 @@ TEST(CoalesceStreams, SeparateStreamsFindTheirHolesWhateverOthersDo) {
   EXPECT_EQ(pool->stats().device_allocations, 2U);
 }
 
-TEST(CoalesceStreams, AUseOnAnotherStreamIsToldOfEveryRegionABlockLiesIn) {
-  const auto spy =
-      make<Spy>(make<SimulatedDevice>(SimulatedDevice::Options{.joins_adjacent = true}));
-  const auto pool =
-      make<Coalesce>(spy, Coalesce::Options{.classes = {{}}, .idle_ratio = Coalesce::no_ratio});
-  std::vector<Block> blocks;
-  for (int i = 0; i < 4; ++i)
-    blocks.push_back(pool->allocate(64_KiB));
-  for (const Block& block : blocks)
-    pool->deallocate(block);
-  const Block in_one = pool->allocate(64_KiB);
-  const Block across = pool->allocate(100_KiB);
-  ASSERT_EQ(address(across), address(blocks[1]));
-  EXPECT_TRUE(pool->also_used_on(in_one, {.id = 7}));
-  ASSERT_EQ(spy->also_used.size(), 1U);
-  EXPECT_TRUE(testing::is_same_block(spy->also_used[0].block, spy->granted[0]));
-  spy->also_used.clear();
-  EXPECT_TRUE(pool->also_used_on(across, {.id = 8}));
-  ASSERT_EQ(spy->also_used.size(), 2U);
-  for (std::size_t i = 0; i < 2; ++i) {
-    EXPECT_TRUE(testing::is_same_block(spy->also_used[i].block, spy->granted[i + 1]));
-    EXPECT_EQ(spy->also_used[i].stream.id, 8U);
-  }
-  pool->deallocate(in_one);
-  pool->deallocate(across);
-  testing::expect_all_accounted_for(*pool);
-}
-
 }  // namespace
 }  // namespace cistern

@@ -73,7 +73,7 @@ TEST_P(JoinTest, HolesOfTwoStreamsAreJoinedButNotMerged) {
   parts->know(two);
   EXPECT_EQ(parts.holes().size(), 2U);
   EXPECT_EQ(parts.take(1001, one), nullptr);
-  EXPECT_TRUE(parts->merge_streams());
+  EXPECT_TRUE(parts->merge_streams(one));
   EXPECT_EQ(parts.holes(), (Places{{10'000, 2000}}));
 }
 
@@ -286,7 +286,7 @@ TEST_P(JoinTest, WhereStreamsNeedNotWaitHolesThatTouchMergeAtOnce) {
   EXPECT_TRUE(merging->grow(*b, 2000));  // whosesoever the hole is
   merging.expect_lawful();
   merging.put(b, one);
-  EXPECT_FALSE(merging->merge_streams());
+  EXPECT_FALSE(merging->merge_streams(one));
   Chunk* c = merging.begin(merging->take_at(10'000, 1000));
   Chunk* d = merging.begin(merging->take_at(11'000, 1000));
   merging.put(c, one);
@@ -344,7 +344,7 @@ TEST_P(JoinTest, ARandomRunKeepsItsLaws) {
         all.put(blocks.back(), stream);
         blocks.pop_back();
       } else if (what >= 97) {
-        random.chance(50) ? static_cast<void>(all->merge_streams()) : all->know(stream);
+        random.chance(50) ? static_cast<void>(all->merge_streams(stream)) : all->know(stream);
       }
       all.expect_lawful();
       std::size_t in_holes = 0;
