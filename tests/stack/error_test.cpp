@@ -198,12 +198,12 @@ INSTANTIATE_TEST_SUITE_P(
               "                ^~~~~~~"},
         Wrong{"cache(tabel) > host",
               "buckets: 'tabel' is not one of geometric, pow2, table, fit or a list of "
-              "size_examples such "
+              "sizes such "
               "as [4KiB, 1MiB]; did "
               "you mean 'table'?",
               "      ^~~~~"},
         Wrong{"cache(fti) > host",
-              "buckets: 'fti' is not one of geometric, pow2, table, fit or a list of size_examples "
+              "buckets: 'fti' is not one of geometric, pow2, table, fit or a list of sizes "
               "such as "
               "[4KiB, 1MiB]; did you mean 'fit'?",
               "      ^~~"},
