@@ -10,20 +10,11 @@
 #include "cistern/core/batch.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/core/size_tally.hpp"
+#include "core/failure.hpp"
+#include "pool/waits.hpp"
 
 namespace cistern {
 namespace {
-
-// So often a request that would fail waits for what other threads are giving back.
-constexpr int most_waits = 16;
-
-Error invalid(const Block& block) noexcept {
-  return {.code = Errc::invalid_block, .stage = "cache", .requested = block.bytes};
-}
-
-Error out_of_records(const Request& request) noexcept {
-  return {.code = Errc::out_of_memory, .stage = "cache", .requested = request.bytes};
-}
 
 CacheNode& node_of(const Block& block) noexcept {
   return static_cast<CacheNode&>(*block.node);
@@ -249,7 +240,7 @@ Expected<Block> Cache::finish_growth(std::size_t bytes, const Expected<Block>& b
       granted = hand_out(*node, request);
     } else {
       ++stats_.failures;
-      if (block) granted = tl::unexpected(out_of_records(request));
+      if (block) granted = tl::unexpected(failure("cache", Errc::out_of_memory, request.bytes));
     }
     enforce_idle_ratio(leaving);
   }
@@ -267,7 +258,7 @@ Expected<void> Cache::miss(std::span<const Request> requests, std::span<Block> b
   const std::unique_ptr<Block[]> below(new (std::nothrow) Block[size]);  // NOLINT(*-c-arrays)
   if (wanted == nullptr || below == nullptr) {
     return finish_growth(0, requests, blocks, {},
-                         tl::unexpected(out_of_records({.bytes = bytes_of(requests)})));
+                         tl::unexpected(failure("cache", Errc::out_of_memory, bytes_of(requests))));
   }
   const auto ask = [&](std::size_t Growth::*part) {
     for (std::size_t i = 0; i < size; ++i) {
@@ -334,8 +325,9 @@ Expected<void> Cache::finish_growth(std::size_t bytes, std::span<const Request> 
       upstream().deallocate(below[i], requests[i].stream);
   }
   send_upstream(leaving);
-  return fail_batch(blocks,
-                    obtained ? out_of_records({.bytes = bytes_of(requests)}) : obtained.error(), 0);
+  return fail_batch(
+      blocks,
+      obtained ? failure("cache", Errc::out_of_memory, bytes_of(requests)) : obtained.error(), 0);
 }
 
 // All blocks of a batch or, if the host has no memory for the records, none.
@@ -565,7 +557,8 @@ double Cache::idle_ratio() const noexcept {
 Expected<Block> Cache::try_grow(const Block& block, std::size_t bytes) noexcept {
   if (block.empty()) return Stage::try_grow(block, bytes);
   const std::lock_guard lock(mutex_);
-  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure("cache", Errc::invalid_block, block.bytes));
   auto& node = static_cast<CacheNode&>(*block.node);
   if (bytes > node.upstream.bytes) {
     return tl::unexpected(Error{.code = Errc::cannot_grow, .stage = "cache", .requested = bytes});
@@ -581,9 +574,10 @@ Expected<Block> Cache::try_grow(const Block& block, std::size_t bytes) noexcept 
 Expected<void> Cache::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
   const std::lock_guard lock(mutex_);
-  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure("cache", Errc::invalid_block, block.bytes));
   if (handover_.add_use(*block.node, stream)) return {};
-  return tl::unexpected(Error{.code = Errc::out_of_memory, .stage = "cache"});
+  return tl::unexpected(failure("cache", Errc::out_of_memory, 0));
 }
 
 Stats Cache::stats() const noexcept {

@@ -9,19 +9,14 @@
 
 #include "cistern/core/batch.hpp"
 #include "cistern/core/size_tally.hpp"
+#include "core/failure.hpp"
+#include "pool/waits.hpp"
 
 namespace cistern {
 namespace {
 
-// So often a request that would fail waits for what other threads are giving back.
-constexpr int most_waits = 16;
-
 // So often a region is extended anew where other threads took what it was extended by.
 constexpr int most_extensions = 8;
-
-Error failure(Errc code, std::size_t bytes) noexcept {
-  return {.code = code, .stage = "coalesce", .requested = bytes};
-}
 
 // What a device could give if it held nothing else.
 std::size_t most_in_one_piece(const DeviceLimits& limits) noexcept {
@@ -285,7 +280,7 @@ Expected<Chunk*> Coalesce::refused_by_upstream(const Request& request) noexcept 
   const Expected<Block> block = upstream().try_allocate(request);
   if (!block) return tl::unexpected(block.error());
   upstream().deallocate(*block, request.stream);
-  return tl::unexpected(failure(Errc::too_large, request.bytes));
+  return tl::unexpected(failure("coalesce", Errc::too_large, request.bytes));
 }
 
 Coalesce::Found Coalesce::miss(const Request& request) noexcept {
@@ -398,7 +393,7 @@ Expected<Chunk*> Coalesce::new_region(std::size_t bytes, const Request& request,
   } else {
     upstream().deallocate(*below, request.stream);
   }
-  return tl::unexpected(failure(Errc::out_of_memory, request.bytes));
+  return tl::unexpected(failure("coalesce", Errc::out_of_memory, request.bytes));
 }
 
 Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& want) noexcept {
@@ -432,7 +427,7 @@ Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& wan
     if (!grown) return tl::unexpected(grown.error());
     break;
   }
-  return tl::unexpected(failure(Errc::cannot_grow, request.bytes));
+  return tl::unexpected(failure("coalesce", Errc::cannot_grow, request.bytes));
 }
 
 Expected<Chunk*> Coalesce::take_any_hole(const Request& request, const Want& want) noexcept {
@@ -440,7 +435,8 @@ Expected<Chunk*> Coalesce::take_any_hole(const Request& request, const Want& wan
   Chunk* chunk = take_slowly(want);
   if (chunk == nullptr && options_.borrow)
     chunk = make_ready(parts_.take_of_another_class(want), want.stream);
-  if (chunk == nullptr) return tl::unexpected(failure(Errc::out_of_memory, request.bytes));
+  if (chunk == nullptr)
+    return tl::unexpected(failure("coalesce", Errc::out_of_memory, request.bytes));
   return chunk;
 }
 
@@ -597,15 +593,15 @@ std::size_t Coalesce::hole_bytes() const noexcept {
 }
 
 Expected<Block> Coalesce::try_grow(const Block& block, std::size_t bytes) noexcept {
-  if (block.empty()) return tl::unexpected(failure(Errc::cannot_grow, bytes));
+  if (block.empty()) return tl::unexpected(failure("coalesce", Errc::cannot_grow, bytes));
   const std::lock_guard lock(mutex_);
   if (!block.node->names(block, this))
-    return tl::unexpected(failure(Errc::invalid_block, block.bytes));
+    return tl::unexpected(failure("coalesce", Errc::invalid_block, block.bytes));
   auto& chunk = static_cast<Chunk&>(*block.node);
   const std::optional<std::size_t> granted = round_up(bytes, options_.granule);
   const std::size_t former = chunk.bytes;
   if (!granted || (*granted > former && !parts_.grow(chunk, *granted)))
-    return tl::unexpected(failure(Errc::cannot_grow, bytes));
+    return tl::unexpected(failure("coalesce", Errc::cannot_grow, bytes));
   Block grown = block;
   grown.bytes = chunk.bytes;
   grown.requested = std::max(bytes, chunk.requested);
@@ -621,16 +617,16 @@ Expected<void> Coalesce::also_used_on(const Block& block, Stream stream) noexcep
   if (block.empty()) return {};
   const std::lock_guard lock(mutex_);
   if (!block.node->names(block, this))
-    return tl::unexpected(failure(Errc::invalid_block, block.bytes));
+    return tl::unexpected(failure("coalesce", Errc::invalid_block, block.bytes));
   if (handover_.add_use(*block.node, stream)) return {};
-  return tl::unexpected(failure(Errc::out_of_memory, 0));
+  return tl::unexpected(failure("coalesce", Errc::out_of_memory, 0));
 }
 
 Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> regions,
                                                std::span<const RecordedBlock> blocks) {
   {
     const std::lock_guard lock(mutex_);
-    if (parts_.bytes() > 0) return tl::unexpected(failure(Errc::invalid_block, 0));
+    if (parts_.bytes() > 0) return tl::unexpected(failure("coalesce", Errc::invalid_block, 0));
   }
   std::vector<Block> granted;
   granted.reserve(blocks.size());
@@ -656,7 +652,7 @@ Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> r
     }
     if (is_adopted) continue;
     upstream().deallocate(*below, recorded.stream);
-    return undo(failure(Errc::invalid_block, recorded.bytes));
+    return undo(failure("coalesce", Errc::invalid_block, recorded.bytes));
   }
   for (const RecordedBlock& recorded : blocks) {
     const std::lock_guard lock(mutex_);
@@ -669,7 +665,7 @@ Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> r
     ++stats_.hits;
   }
   if (granted.size() < blocks.size())
-    return undo(failure(Errc::invalid_block, blocks[granted.size()].granted));
+    return undo(failure("coalesce", Errc::invalid_block, blocks[granted.size()].granted));
   hold_to_max_idle();
   return granted;
 }

@@ -12,7 +12,7 @@ namespace cistern {
 namespace {
 
 // A request that not every block of a bucket can serve looks at so many before it counts as a miss.
-constexpr std::size_t longest_search = 32;
+constexpr std::size_t longest_idle_search = 32;
 
 bool is_special(std::size_t alignment, const DeviceLimits& limits) noexcept {
   return alignment > limits.alignment;
@@ -56,7 +56,7 @@ CacheNode* BucketIndex::take_from(List& list, const Request& request) noexcept {
   const std::size_t alignment = std::max(request.alignment, limits_.alignment);
   CacheNode* fitting = nullptr;  // the newest one that is, if of another stream
   CacheNode* node = list.newest();
-  for (std::size_t seen = 0; node != nullptr && seen < longest_search;
+  for (std::size_t seen = 0; node != nullptr && seen < longest_idle_search;
        ++seen, node = List::older(node)) {
     if (node->upstream.bytes < request.bytes || !is_aligned(node->upstream, alignment, limits_))
       continue;
@@ -103,7 +103,7 @@ std::size_t BucketIndex::largest() const noexcept {
   // An odd block serves more than its bucket's capacity, if a search sees it.
   std::size_t bytes = map_.capacity(bucket - 1);
   const CacheNode* node = lists_[bucket - 1].newest();
-  for (std::size_t seen = 0; node != nullptr && seen < longest_search;
+  for (std::size_t seen = 0; node != nullptr && seen < longest_idle_search;
        ++seen, node = List::older(node)) {
     bytes = std::max(bytes, node->upstream.bytes);
   }
@@ -154,7 +154,7 @@ CacheNode* FitIndex::take(const Request& request) noexcept {
       std::min(scale(*needed, policy_.slack), saturating_add(*needed, policy_.slack_bytes));
   auto fitting = idle_.end();  // the first one that is, if of another stream
   auto place = idle_.lower_bound(Key{.bytes = *needed, .idle_since = 0});
-  for (std::size_t seen = 0; place != idle_.end() && seen < longest_search; ++seen, ++place) {
+  for (std::size_t seen = 0; place != idle_.end() && seen < longest_idle_search; ++seen, ++place) {
     const CacheNode& node = **place;
     if (node.upstream.bytes >= beyond && node.upstream.bytes != *needed) break;
     if (is_special(request.alignment, limits_) &&

@@ -10,11 +10,10 @@
 namespace cistern {
 namespace {
 
-using Event = CycleRecord::Event;
-using Kind = CycleRecord::Kind;
+using EventKind = CycleRecord::Kind;
 
 // Of the steps around the one that is expected, so many are looked at.
-constexpr std::ptrdiff_t longest_search = 16;
+constexpr std::ptrdiff_t longest_plan_search = 16;
 
 // Where there was no memory for the slab.
 constexpr std::uint64_t cycles_between_attempts = 16;
@@ -116,12 +115,12 @@ PlanStep* Planned::find_step(const Request& request) noexcept {
     expected_ = std::exchange(jump_, nullptr);
     return expected_++;
   }
-  for (PlanStep* step = expected_; step != end && step - expected_ < longest_search; ++step) {
+  for (PlanStep* step = expected_; step != end && step - expected_ < longest_plan_search; ++step) {
     if (!can_take(*step, request)) continue;
     jump_ = step + 1;
     return step;
   }
-  for (PlanStep* step = expected_; step != first && expected_ - step < longest_search;) {
+  for (PlanStep* step = expected_; step != first && expected_ - step < longest_plan_search;) {
     if (can_take(*--step, request)) return step;
   }
   return nullptr;
@@ -168,13 +167,13 @@ void Planned::record_so_far() noexcept {
   const std::span<PlanStep> steps = plan.steps();
   const auto taken = static_cast<std::size_t>(next_.read() - steps.data());
   auto frees = static_cast<std::size_t>(next_free_.read() - plan.frees().data());
-  const auto before = [](const Event& a, const Event& b) {
+  const auto before = [](const CycleRecord::Event& a, const CycleRecord::Event& b) {
     return std::pair(a.kind, a.allocation) < std::pair(b.kind, b.allocation);
   };
   std::ranges::sort(passed_frees_, before);
   std::size_t number = 0;
-  for (const Event& event : plan.record().events()) {
-    if (event.kind == Kind::allocate) {
+  for (const CycleRecord::Event& event : plan.record().events()) {
+    if (event.kind == EventKind::allocate) {
       if (number == taken) continue;
       PlanStep& step = steps[number];
       step.born = cycles();
@@ -321,7 +320,7 @@ void Planned::end_passed(Passed& record, Stream stream) noexcept {
 // Of older cycles nothing is known.
 void Planned::note_free(std::uint64_t born, std::uint32_t number) noexcept {
   if (born + 1 < cycles()) return;
-  const Kind kind = born == cycles() ? Kind::free : Kind::free_of_cycle_before;
+  const EventKind kind = born == cycles() ? EventKind::free : EventKind::free_of_cycle_before;
   if (mode_ != Mode::in_order) return now_.add_free(kind, number);
   try {
     passed_frees_.push_back({.kind = kind, .allocation = number});

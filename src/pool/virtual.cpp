@@ -329,7 +329,8 @@ std::size_t Virtual::max_bytes() const noexcept {
 Expected<void> Virtual::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
   const std::lock_guard lock(mutex_);
-  if (!block.node->names(block, this)) return tl::unexpected(fail(Errc::invalid_block, block.bytes));
+  if (!block.node->names(block, this))
+    return tl::unexpected(fail(Errc::invalid_block, block.bytes));
   if (handover_.add_use(*block.node, stream)) return {};
   return tl::unexpected(fail(Errc::out_of_memory, 0));
 }
