@@ -9,6 +9,7 @@
 #include "cistern/core/batch.hpp"
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
+#include "core/failure.hpp"
 
 namespace cistern {
 namespace {
@@ -52,10 +53,6 @@ Ref<Resource> attempt(const Deferred::SetUp& make, Reason& why_not) noexcept {
 
 Error no_stack(std::size_t bytes) noexcept {
   return {.code = Errc::device_failed, .stage = "deferred", .requested = bytes};
-}
-
-Error invalid(const Block& block) noexcept {
-  return {.code = Errc::invalid_block, .stage = "deferred", .requested = block.bytes};
 }
 
 }  // namespace
@@ -153,14 +150,14 @@ bool Deferred::deallocate(const Block& block, Stream stream) noexcept {
 
 Expected<Block> Deferred::try_grow(const Block& block, std::size_t bytes) noexcept {
   Resource* const home = stack();
-  if (home == nullptr) return tl::unexpected(invalid(block));
+  if (home == nullptr) return tl::unexpected(failure("deferred", Errc::invalid_block, block.bytes));
   return home->try_grow(block, bytes);
 }
 
 Expected<void> Deferred::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
   Resource* const home = this->stack();
-  if (home == nullptr) return tl::unexpected(invalid(block));
+  if (home == nullptr) return tl::unexpected(failure("deferred", Errc::invalid_block, block.bytes));
   return home->also_used_on(block, stream);
 }
 

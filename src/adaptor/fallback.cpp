@@ -7,6 +7,7 @@
 #include "cistern/core/batch.hpp"
 #include "cistern/core/device.hpp"
 #include "cistern/core/size.hpp"
+#include "core/failure.hpp"
 
 namespace cistern {
 namespace {
@@ -14,14 +15,6 @@ namespace {
 void add(Gauge& sum, const Gauge& gauge) noexcept {
   sum.current += gauge.current;
   sum.peak += gauge.peak;
-}
-
-Error invalid(const Block& block) noexcept {
-  return {.code = Errc::invalid_block, .stage = "fallback", .requested = block.bytes};
-}
-
-Error out_of_records(std::size_t bytes) noexcept {
-  return {.code = Errc::out_of_memory, .stage = "fallback", .requested = bytes};
 }
 
 void raise(Gauge& gauge, const Gauge& floor) noexcept {
@@ -56,7 +49,7 @@ Expected<void> Fallback::try_allocate_batch(std::span<const Request> requests,
   for (std::size_t i = 0; i < requests.size(); ++i)
     first_->deallocate(blocks[i], requests[i].stream);
   records_.count_failure();
-  return fail_batch(blocks, out_of_records(bytes_of(requests)), 0);
+  return fail_batch(blocks, failure("fallback", Errc::out_of_memory, bytes_of(requests)), 0);
 }
 
 // Every block is as aligned as the device that the program knows of promises.
@@ -70,7 +63,7 @@ Expected<Block> Fallback::hand_out(const Block& below, bool spilled) noexcept {
   if (const std::optional<Block> block = records_.hand_out(below, spilled)) return *block;
   (spilled ? *second_ : *first_).deallocate(below);  // the host has no memory for the record
   records_.count_failure();
-  return tl::unexpected(out_of_records(below.requested));
+  return tl::unexpected(failure("fallback", Errc::out_of_memory, below.requested));
 }
 
 bool Fallback::deallocate(const Block& block, Stream stream) noexcept {
@@ -88,7 +81,8 @@ bool Fallback::deallocate(const Block& block, Stream stream) noexcept {
 Expected<Block> Fallback::try_grow(const Block& block, std::size_t bytes) noexcept {
   if (block.empty()) return Resource::try_grow(block, bytes);
   BlockRecords::Record* const record = records_.find(block);
-  if (record == nullptr) return tl::unexpected(invalid(block));
+  if (record == nullptr)
+    return tl::unexpected(failure("fallback", Errc::invalid_block, block.bytes));
   const Expected<Block> grown = home_of(*record).try_grow(record->below, bytes);
   if (!grown) return grown;
   return records_.grow(*record, *grown);
@@ -97,7 +91,8 @@ Expected<Block> Fallback::try_grow(const Block& block, std::size_t bytes) noexce
 Expected<void> Fallback::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
   const BlockRecords::Record* const record = records_.find(block);
-  if (record == nullptr) return tl::unexpected(invalid(block));
+  if (record == nullptr)
+    return tl::unexpected(failure("fallback", Errc::invalid_block, block.bytes));
   return home_of(*record).also_used_on(record->below, stream);
 }
 

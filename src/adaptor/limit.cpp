@@ -5,19 +5,9 @@
 
 #include "cistern/core/batch.hpp"
 #include "cistern/core/size.hpp"
+#include "core/failure.hpp"
 
 namespace cistern {
-namespace {
-
-Error invalid(const Block& block) noexcept {
-  return {.code = Errc::invalid_block, .stage = "limit", .requested = block.bytes};
-}
-
-Error out_of_records(std::size_t bytes) noexcept {
-  return {.code = Errc::out_of_memory, .stage = "limit", .requested = bytes};
-}
-
-}  // namespace
 
 Limit::Limit(Ref<Resource> upstream, std::size_t max_bytes)
     : Stage(std::move(upstream)), max_bytes_(max_bytes) {}
@@ -67,7 +57,7 @@ Expected<Block> Limit::hand_out(const Block& below) noexcept {
     }
   }
   upstream().deallocate(below);  // the host has no memory for the record
-  return tl::unexpected(out_of_records(below.requested));
+  return tl::unexpected(failure("limit", Errc::out_of_memory, below.requested));
 }
 
 Expected<void> Limit::try_allocate_batch(std::span<const Request> requests,
@@ -91,7 +81,8 @@ Expected<void> Limit::try_allocate_batch(std::span<const Request> requests,
   }
   charged_.fetch_sub(bytes, std::memory_order_relaxed);
   count_failure();
-  return fail_batch(blocks, obtained ? out_of_records(bytes) : obtained.error(), 0);
+  return fail_batch(blocks,
+                    obtained ? failure("limit", Errc::out_of_memory, bytes) : obtained.error(), 0);
 }
 
 // All blocks of a batch, in place; false, with all as they were, if the host has no memory for the
@@ -154,7 +145,8 @@ bool Limit::deallocate(const Block& block, Stream stream) noexcept {
 
 Expected<Block> Limit::try_grow(const Block& block, std::size_t bytes) noexcept {
   if (block.empty()) return Stage::try_grow(block, bytes);
-  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure("limit", Errc::invalid_block, block.bytes));
   auto* node = static_cast<LimitNode*>(block.node);
   const Block below = node->upstream;
   const std::size_t more = saturating_subtract(bytes, below.requested);
@@ -175,7 +167,8 @@ Expected<Block> Limit::try_grow(const Block& block, std::size_t bytes) noexcept 
 
 Expected<void> Limit::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
-  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure("limit", Errc::invalid_block, block.bytes));
   return upstream().also_used_on(static_cast<LimitNode*>(block.node)->upstream, stream);
 }
 

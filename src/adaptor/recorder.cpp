@@ -20,6 +20,7 @@
 #include "cistern/core/report.hpp"
 #include "cistern/core/slab.hpp"
 #include "cistern/trace/encode.hpp"
+#include "core/failure.hpp"
 
 namespace cistern {
 namespace {
@@ -51,14 +52,6 @@ Event death_of(const RecorderNode& node, std::uint64_t stream) noexcept {
           .bytes = node.upstream.requested,
           .stream = stream,
           .operation = Operation::free};
-}
-
-Error invalid(const Block& block) noexcept {
-  return {.code = Errc::invalid_block, .stage = "trace", .requested = block.bytes};
-}
-
-Error out_of_records(std::size_t bytes) noexcept {
-  return {.code = Errc::out_of_memory, .stage = "trace", .requested = bytes};
 }
 
 /// What one thread needs to record without asking anyone: its events and a few nodes. Owned by the
@@ -454,7 +447,7 @@ Expected<Block> Recorder::record_allocation(const Request& request, Ask&& ask) n
   RecorderNode* node = impl_->take_node(buffer);
   if (node == nullptr) {
     impl_->live.failed();
-    return tl::unexpected(out_of_records(request.bytes));
+    return tl::unexpected(failure("trace", Errc::out_of_memory, request.bytes));
   }
   const Expected<Block> below = ask();
   if (!below) {
@@ -491,7 +484,7 @@ Expected<void> Recorder::record_batch(std::span<const Request> requests, std::sp
   if (below && !impl_->take_nodes(buffer, blocks)) {
     for (std::size_t i = 0; i < requests.size(); ++i)
       upstream().deallocate(blocks[i], requests[i].stream);
-    below = fail_batch(blocks, out_of_records(bytes_of(requests)), 0);
+    below = fail_batch(blocks, failure("trace", Errc::out_of_memory, bytes_of(requests)), 0);
   }
   if (!below) {
     impl_->live.failed();
@@ -527,7 +520,8 @@ bool Recorder::deallocate(const Block& block, Stream stream) noexcept {
 // Freed before it is allocated anew: the two were never live together.
 Expected<Block> Recorder::try_grow(const Block& block, std::size_t bytes) noexcept {
   if (block.empty()) return Stage::try_grow(block, bytes);
-  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure("trace", Errc::invalid_block, block.bytes));
   auto* node = static_cast<RecorderNode*>(block.node);
   const Expected<Block> grown = upstream().try_grow(node->upstream, bytes);
   if (!grown) return grown;
@@ -545,7 +539,8 @@ Expected<Block> Recorder::try_grow(const Block& block, std::size_t bytes) noexce
 
 Expected<void> Recorder::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
-  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure("trace", Errc::invalid_block, block.bytes));
   return upstream().also_used_on(static_cast<RecorderNode*>(block.node)->upstream, stream);
 }
 

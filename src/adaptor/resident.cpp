@@ -5,13 +5,10 @@
 
 #include "cistern/core/batch.hpp"
 #include "cistern/core/device.hpp"
+#include "core/failure.hpp"
 
 namespace cistern {
 namespace {
-
-Error failure(Errc code, std::size_t bytes) noexcept {
-  return {.code = code, .stage = "resident", .requested = bytes};
-}
 
 bool stands_only_on(const Resource& stage, const Device& device) {
   bool only = &stage.device() == &device;
@@ -47,7 +44,7 @@ Expected<Block> Resident::try_allocate(const Request& request) noexcept {
   if (!block) {  // the host has no memory for the record
     upstream().deallocate(*below, request.stream);
     records_.count_failure();
-    return tl::unexpected(failure(Errc::out_of_memory, request.bytes));
+    return tl::unexpected(failure("resident", Errc::out_of_memory, request.bytes));
   }
   make_resident({&*block, 1});
   return *block;
@@ -64,7 +61,7 @@ Expected<void> Resident::try_allocate_batch(std::span<const Request> requests,
   if (below && !records_.hand_out(blocks)) {
     for (std::size_t i = 0; i < requests.size(); ++i)
       upstream().deallocate(blocks[i], requests[i].stream);
-    below = fail_batch(blocks, failure(Errc::out_of_memory, bytes), 0);
+    below = fail_batch(blocks, failure("resident", Errc::out_of_memory, bytes), 0);
   }
   if (!below) {
     records_.count_failure();
@@ -96,7 +93,8 @@ bool Resident::deallocate(const Block& block, Stream stream) noexcept {
 Expected<Block> Resident::try_grow(const Block& block, std::size_t bytes) noexcept {
   if (block.empty()) return Stage::try_grow(block, bytes);
   BlockRecords::Record* const record = records_.find(block);
-  if (record == nullptr) return tl::unexpected(failure(Errc::invalid_block, block.bytes));
+  if (record == nullptr)
+    return tl::unexpected(failure("resident", Errc::invalid_block, block.bytes));
   const Block before = record->below;
   const Expected<Block> grown = upstream().try_grow(before, bytes);
   if (!grown) return grown;
@@ -110,7 +108,8 @@ Expected<Block> Resident::try_grow(const Block& block, std::size_t bytes) noexce
 Expected<void> Resident::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
   const BlockRecords::Record* const record = records_.find(block);
-  if (record == nullptr) return tl::unexpected(failure(Errc::invalid_block, block.bytes));
+  if (record == nullptr)
+    return tl::unexpected(failure("resident", Errc::invalid_block, block.bytes));
   return upstream().also_used_on(record->below, stream);
 }
 

@@ -136,6 +136,7 @@ bool Device::deallocate(const Block& block, Stream stream) noexcept {
       stats_.count_free(node->requested, piece.bytes);
       stats_.reserved.fall(piece.bytes);
       ++stats_.device_frees;
+      handover_.end_uses(*node, stream);
       node->end_life();
       nodes_.put(node);
     } else {
@@ -229,10 +230,13 @@ void Device::count_end_of_residency(std::size_t bytes) noexcept {
   stats_.resident.fall(bytes);
 }
 
-Expected<void> Device::also_used_on(const Block& block, Stream /*stream*/) noexcept {
+Expected<void> Device::also_used_on(const Block& block, Stream stream) noexcept {
+  if (block.empty()) return {};
   const std::lock_guard lock(mutex_);
-  if (block.empty() || block.node->names(block, this)) return {};
-  return tl::unexpected(fail(Errc::invalid_block, block.bytes));
+  if (!block.node->names(block, this))
+    return tl::unexpected(fail(Errc::invalid_block, block.bytes));
+  if (handover_.add_use(*block.node, stream)) return {};
+  return tl::unexpected(fail(Errc::out_of_memory, 0));
 }
 
 Stats Device::stats() const noexcept {

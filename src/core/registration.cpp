@@ -3,15 +3,9 @@
 #include <new>
 
 #include "cistern/core/residency.hpp"
+#include "core/failure.hpp"
 
 namespace cistern {
-namespace {
-
-Error failure(const Device& device, Errc code, std::size_t bytes) noexcept {
-  return {.code = code, .stage = device.limits().kind, .requested = bytes};
-}
-
-}  // namespace
 
 void Registration::reset() noexcept {
   if (!device_) return;
@@ -32,9 +26,11 @@ Expected<Registration> register_parts(Device& device, std::vector<Block> parts) 
   Registration registration;
   if (parts.empty()) return registration;
   Residency* const residency = device.residency();
-  if (residency == nullptr) return tl::unexpected(failure(device, Errc::unsupported, 0));
+  if (residency == nullptr)
+    return tl::unexpected(failure(device.limits().kind, Errc::unsupported, 0));
   Ref<Device> shared = Ref<Device>::if_owned(&device);
-  if (!shared) return tl::unexpected(failure(device, Errc::unsupported, 0));  // it is closed
+  if (!shared)
+    return tl::unexpected(failure(device.limits().kind, Errc::unsupported, 0));  // it is closed
   if (Expected<void> made = residency->make_resident(parts); !made)
     return tl::unexpected(made.error());
   registration.device_ = std::move(shared);
@@ -54,14 +50,14 @@ Expected<Registration> register_existing(Device& device, std::span<const Buffer>
     for (const Buffer& buffer : buffers) {
       if (buffer.empty()) continue;
       if (&buffer.resource()->device() != &device)
-        return tl::unexpected(failure(device, Errc::wrong_device, buffer.bytes()));
+        return tl::unexpected(failure(device.limits().kind, Errc::wrong_device, buffer.bytes()));
       parts.push_back({.memory = buffer.block().memory,
                        .offset = buffer.block().offset,
                        .bytes = buffer.bytes()});
     }
     return register_parts(device, std::move(parts));
   } catch (const std::bad_alloc&) {
-    return tl::unexpected(failure(device, Errc::out_of_memory, 0));
+    return tl::unexpected(failure(device.limits().kind, Errc::out_of_memory, 0));
   }
 }
 
@@ -69,7 +65,7 @@ Expected<Registration> register_existing(Device& device, void* memory, std::size
   try {
     return register_parts(device, {Block{.memory = memory, .bytes = bytes}});
   } catch (const std::bad_alloc&) {
-    return tl::unexpected(failure(device, Errc::out_of_memory, 0));
+    return tl::unexpected(failure(device.limits().kind, Errc::out_of_memory, 0));
   }
 }
 

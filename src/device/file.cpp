@@ -14,12 +14,11 @@
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
 #include "device/backing_folder.hpp"
+#include "device/cache_line.hpp"
 #include "device/mapping.hpp"
 
 namespace cistern {
 namespace {
-
-constexpr std::size_t cache_line = 64;
 
 DeviceLimits file_limits(const BackingFolder& folder) {
   const std::size_t space = folder.free_space();

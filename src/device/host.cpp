@@ -16,6 +16,7 @@
 
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
+#include "device/cache_line.hpp"
 #include "device/control_group.hpp"
 #include "device/host_pages.hpp"
 #include "device/host_residency.hpp"
@@ -24,8 +25,6 @@
 
 namespace cistern {
 namespace {
-
-constexpr std::size_t cache_line = 64;
 
 DeviceLimits host_limits() {
   return {.kind = "host",

@@ -6,6 +6,7 @@
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
+#include "device/block_start.hpp"
 #include "device/mapping.hpp"
 
 namespace cistern {
@@ -27,10 +28,6 @@ std::size_t limit_of_locks() noexcept {
 
 void* address(std::uintptr_t place) noexcept {
   return reinterpret_cast<void*>(place);  // NOLINT(performance-no-int-to-ptr)
-}
-
-std::uintptr_t start_of(const Block& part) noexcept {
-  return reinterpret_cast<std::uintptr_t>(part.memory) + part.offset;
 }
 
 }  // namespace

@@ -5,11 +5,10 @@
 #include <stdexcept>
 
 #include "cistern/core/report.hpp"
+#include "device/cache_line.hpp"
 
 namespace cistern {
 namespace {
-
-constexpr std::size_t cache_line = 64;
 
 DeviceLimits pmr_limits() {
   return {.kind = "pmr",

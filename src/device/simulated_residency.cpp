@@ -4,14 +4,9 @@
 #include <exception>
 #include <mutex>
 
+#include "device/block_start.hpp"
+
 namespace cistern {
-namespace {
-
-std::uintptr_t start_of(const Block& part) noexcept {
-  return reinterpret_cast<std::uintptr_t>(part.memory) + part.offset;
-}
-
-}  // namespace
 
 SimulatedDevice::Resident::Resident(SimulatedDevice& device) : Residency(device), device_(device) {}
 

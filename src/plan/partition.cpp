@@ -12,16 +12,16 @@
 namespace cistern::detail {
 namespace {
 
-struct Event {
+struct LifetimeEvent {
   std::uint64_t time = 0;
   bool is_start = false;  // ends come first: what ends when another starts makes room for it
   std::uint32_t buffer = 0;
 
-  auto operator<=>(const Event&) const = default;
+  auto operator<=>(const LifetimeEvent&) const = default;
 };
 
-std::vector<Event> events_of(std::span<const Lifetime> buffers) {
-  std::vector<Event> events;
+std::vector<LifetimeEvent> events_of(std::span<const Lifetime> buffers) {
+  std::vector<LifetimeEvent> events;
   events.reserve(2 * buffers.size());
   for (std::uint32_t i = 0; i < buffers.size(); ++i) {
     const Lifetime& buffer = buffers[i];
@@ -117,7 +117,7 @@ std::vector<Part> partition(std::span<const Lifetime> buffers) {
   std::vector<std::uint32_t> item_of(buffers.size());
   Load load = make_load(buffers);
   bool has_grown = false;  // the section that is open, since it was opened
-  for (const Event& event : events_of(buffers)) {
+  for (const LifetimeEvent& event : events_of(buffers)) {
     const Lifetime& buffer = buffers[event.buffer];
     if (event.is_start) {
       load.start(buffer.bytes);

@@ -8,12 +8,12 @@
 namespace cistern {
 namespace {
 
-struct Event {
+struct BufferEvent {
   std::uint64_t time = 0;
   bool is_start = false;  // ends come first
   std::size_t buffer = 0;
 
-  auto operator<=>(const Event&) const = default;
+  auto operator<=>(const BufferEvent&) const = default;
 };
 
 std::string name(std::size_t buffer) {
@@ -32,7 +32,7 @@ std::string broken_alone(const Lifetime& buffer, std::size_t offset, std::size_t
 
 std::string validate(std::span<const Lifetime> buffers, const Plan& plan) {
   if (plan.offsets.size() != buffers.size()) return "plan: every buffer has an offset";
-  std::vector<Event> events;
+  std::vector<BufferEvent> events;
   std::size_t highest = 0;
   for (std::size_t i = 0; i < buffers.size(); ++i) {
     const Lifetime& buffer = buffers[i];
@@ -51,7 +51,7 @@ std::string validate(std::span<const Lifetime> buffers, const Plan& plan) {
   std::map<std::size_t, std::size_t> live;
   std::size_t live_bytes = 0;
   std::size_t most_bytes = 0;
-  for (const Event& event : events) {
+  for (const BufferEvent& event : events) {
     const std::size_t offset = plan.offsets[event.buffer];
     const std::size_t bytes = buffers[event.buffer].bytes;
     if (!event.is_start) {

@@ -52,8 +52,9 @@ Expected<Block> Arena::miss(const Request& request) noexcept {
 }
 
 // The first chunk is made for the first request; and one of which nothing is taken may go to
-// another stream.
+// another stream. Not to one that runs out of order: each block would need a barrier.
 void Arena::ready_chunk(const Request& request) noexcept {
+  if (request.stream.runs_out_of_order()) return;
   if (page_size() == 0 && least_chunk_ > 0) {
     stream_ = request.stream;
     set_chunk({.bytes = least_chunk_});
@@ -186,14 +187,17 @@ Expected<void> Arena::pass_on_batch(std::span<const Request> requests,
 void Arena::take_back(Node& record, Stream stream) noexcept {
   note_work();
   if (is_taken(record)) {
-    take_back_taken(static_cast<Taken&>(record));
+    take_back_taken(static_cast<Taken&>(record), stream);
   } else {
     take_back_passed(static_cast<Passed&>(record), stream);
   }
   note_cached_peak();
 }
 
-void Arena::take_back_taken(Taken& record) noexcept {
+// What is used again of the chunk is used on its stream.
+void Arena::take_back_taken(Taken& record, Stream stream) noexcept {
+  end_uses(record, stream_);
+  hand_over(stream, stream_);
   const Sum sum = sum_of(record);
   count_free(sum);
   record.end_life();
@@ -226,6 +230,7 @@ void Arena::rewind() noexcept {
 
 void Arena::take_back_passed(Passed& record, Stream stream) noexcept {
   const Block below = record.below;
+  end_uses(record, stream);
   count_free(sum_of(record));
   record.end_life();
   if (!record.is_held) {
@@ -242,6 +247,7 @@ void Arena::take_all_back() noexcept {
   note_work();
   while (Passed* record = ended_by_reset_.newest())
     take_back_passed(*record, record->stream);
+  if (has_uses()) end_uses_if([&](const Node& record) { return is_taken(record); }, stream_);
   count_free(taken_live());
   rewind();
 }

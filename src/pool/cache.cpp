@@ -10,20 +10,11 @@
 #include "cistern/core/batch.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/core/size_tally.hpp"
+#include "core/failure.hpp"
+#include "pool/waits.hpp"
 
 namespace cistern {
 namespace {
-
-// So often a request that would fail waits for what other threads are giving back.
-constexpr int most_waits = 16;
-
-Error invalid(const Block& block) noexcept {
-  return {.code = Errc::invalid_block, .stage = "cache", .requested = block.bytes};
-}
-
-Error out_of_records(const Request& request) noexcept {
-  return {.code = Errc::out_of_memory, .stage = "cache", .requested = request.bytes};
-}
 
 CacheNode& node_of(const Block& block) noexcept {
   return static_cast<CacheNode&>(*block.node);
@@ -72,6 +63,7 @@ bool Cache::deallocate(const Block& block, Stream stream) noexcept {
       auto& node = static_cast<CacheNode&>(*block.node);
       node.end_life();
       node.stream = stream;
+      handover_.end_uses(node, stream);
       stats_.count_free(node.requested, node.upstream.bytes);
       keep(node, leaving);
     } else {
@@ -120,14 +112,23 @@ CacheNode* Cache::take_idle(const Request& request) noexcept {
     return nullptr;  // the device will say what is wrong
   CacheNode* node = std::visit(
       [&](auto& index) {
-        CacheNode* found = index.take(request.bytes, request.alignment);
-        return found != nullptr ? found : index.take_odd(request.bytes, request.alignment);
+        CacheNode* found = index.take(request);
+        return found != nullptr ? found : index.take_odd(request);
       },
       index_);
   if (node == nullptr) return nullptr;
   idle_.remove(node);
   stats_.cached.fall(node->upstream.bytes);
-  return node;
+  if (handover_.make_ready(node->stream, request.stream)) [[likely]]
+    return node;
+  put_idle(*node);  // it cannot be waited for; new memory need not be
+  return nullptr;
+}
+
+void Cache::put_idle(CacheNode& node) noexcept {
+  std::visit([&](auto& index) { index.put(node); }, index_);
+  idle_.push(&node);
+  stats_.cached.rise(node.upstream.bytes);
 }
 
 Block Cache::hand_out(CacheNode& node, const Request& request) noexcept {
@@ -146,9 +147,7 @@ void Cache::keep(CacheNode& node, Leaving& leaving) noexcept {
   const bool has_room = node.upstream.bytes <= max_bytes_ - stats_.cached.current;
   const std::size_t peers = std::visit([&](auto& index) { return index.peers(node); }, index_);
   if (has_room && peers < per_bucket_ && !abandoned_) [[likely]] {
-    std::visit([&](auto& index) { index.put(node); }, index_);
-    idle_.push(&node);
-    stats_.cached.rise(node.upstream.bytes);
+    put_idle(node);
   } else {
     keep_when_full(node, leaving);
   }
@@ -241,7 +240,7 @@ Expected<Block> Cache::finish_growth(std::size_t bytes, const Expected<Block>& b
       granted = hand_out(*node, request);
     } else {
       ++stats_.failures;
-      if (block) granted = tl::unexpected(out_of_records(request));
+      if (block) granted = tl::unexpected(failure("cache", Errc::out_of_memory, request.bytes));
     }
     enforce_idle_ratio(leaving);
   }
@@ -259,7 +258,7 @@ Expected<void> Cache::miss(std::span<const Request> requests, std::span<Block> b
   const std::unique_ptr<Block[]> below(new (std::nothrow) Block[size]);  // NOLINT(*-c-arrays)
   if (wanted == nullptr || below == nullptr) {
     return finish_growth(0, requests, blocks, {},
-                         tl::unexpected(out_of_records({.bytes = bytes_of(requests)})));
+                         tl::unexpected(failure("cache", Errc::out_of_memory, bytes_of(requests))));
   }
   const auto ask = [&](std::size_t Growth::*part) {
     for (std::size_t i = 0; i < size; ++i) {
@@ -326,8 +325,9 @@ Expected<void> Cache::finish_growth(std::size_t bytes, std::span<const Request> 
       upstream().deallocate(below[i], requests[i].stream);
   }
   send_upstream(leaving);
-  return fail_batch(blocks,
-                    obtained ? out_of_records({.bytes = bytes_of(requests)}) : obtained.error(), 0);
+  return fail_batch(
+      blocks,
+      obtained ? failure("cache", Errc::out_of_memory, bytes_of(requests)) : obtained.error(), 0);
 }
 
 // All blocks of a batch or, if the host has no memory for the records, none.
@@ -557,7 +557,8 @@ double Cache::idle_ratio() const noexcept {
 Expected<Block> Cache::try_grow(const Block& block, std::size_t bytes) noexcept {
   if (block.empty()) return Stage::try_grow(block, bytes);
   const std::lock_guard lock(mutex_);
-  if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure("cache", Errc::invalid_block, block.bytes));
   auto& node = static_cast<CacheNode&>(*block.node);
   if (bytes > node.upstream.bytes) {
     return tl::unexpected(Error{.code = Errc::cannot_grow, .stage = "cache", .requested = bytes});
@@ -572,13 +573,11 @@ Expected<Block> Cache::try_grow(const Block& block, std::size_t bytes) noexcept 
 
 Expected<void> Cache::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
-  Block below;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!block.node->names(block, this)) return tl::unexpected(invalid(block));
-    below = static_cast<CacheNode*>(block.node)->upstream;
-  }
-  return upstream().also_used_on(below, stream);
+  const std::lock_guard lock(mutex_);
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure("cache", Errc::invalid_block, block.bytes));
+  if (handover_.add_use(*block.node, stream)) return {};
+  return tl::unexpected(failure("cache", Errc::out_of_memory, 0));
 }
 
 Stats Cache::stats() const noexcept {

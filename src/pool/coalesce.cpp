@@ -9,19 +9,14 @@
 
 #include "cistern/core/batch.hpp"
 #include "cistern/core/size_tally.hpp"
+#include "core/failure.hpp"
+#include "pool/waits.hpp"
 
 namespace cistern {
 namespace {
 
-// So often a request that would fail waits for what other threads are giving back.
-constexpr int most_waits = 16;
-
 // So often a region is extended anew where other threads took what it was extended by.
 constexpr int most_extensions = 8;
-
-Error failure(Errc code, std::size_t bytes) noexcept {
-  return {.code = code, .stage = "coalesce", .requested = bytes};
-}
 
 // What a device could give if it held nothing else.
 std::size_t most_in_one_piece(const DeviceLimits& limits) noexcept {
@@ -63,7 +58,7 @@ Expected<Block> Coalesce::try_allocate(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
   if (const std::optional<Want> want = want_for(request)) [[likely]] {
     const std::lock_guard lock(mutex_);
-    if (Chunk* chunk = parts_.take(*want)) [[likely]] {
+    if (Chunk* chunk = make_ready(parts_.take(*want), request.stream)) [[likely]] {
       ++stats_.hits;
       return hand_out(*chunk, request);
     }
@@ -91,7 +86,7 @@ Expected<void> Coalesce::try_allocate_batch(std::span<const Request> requests,
     for (std::size_t i = 0; i < requests.size(); ++i) {
       if (requests[i].bytes == 0) continue;
       const std::optional<Want> want = want_for(requests[i]);
-      blocks[i].node = want ? parts_.take(*want) : nullptr;
+      blocks[i].node = want ? make_ready(parts_.take(*want), want->stream) : nullptr;
       if (blocks[i].empty()) ++missing;
     }
     stats_.cached.move_to(parts_.idle_bytes());
@@ -142,6 +137,7 @@ bool Coalesce::deallocate(const Block& block, Stream stream) noexcept {
       auto* chunk = static_cast<Chunk*>(block.node);
       chunk->end_life();
       stats_.count_free(chunk->requested, chunk->bytes);
+      handover_.end_uses(*chunk, stream);
       parts_.put(chunk, stream);
       stats_.cached.move_to(parts_.idle_bytes());
       if (parts_.idle_bytes() > max_idle_) release_idle(max_idle_, leaving);
@@ -241,12 +237,14 @@ Coalesce::Coalesce(Ref<Resource> upstream, const Options& options)
     : Pool(std::move(upstream)),
       options_(checked(options, device().limits())),
       is_address_(device().limits().memory_is_address),
+      handover_(device().stream_order()),
       parts_(this, {.size_classes = options_.classes.size(),
                     .placement = options_.place,
                     .joins = device().limits().joins_adjacent && is_address_,
                     .extends = device().limits().extensible,
-                    .merges_streams = options_.streams == StreamSharing::shared &&
-                                      !device().limits().has_queues}),
+                    .merges_streams =
+                        options_.streams == StreamSharing::shared && !device().limits().has_queues,
+                    .order = device().stream_order()}),
       next_start_(device().limits().max_alignment),
       max_idle_(options.max_idle),
       idle_ratio_(options.idle_ratio) {}
@@ -282,7 +280,7 @@ Expected<Chunk*> Coalesce::refused_by_upstream(const Request& request) noexcept 
   const Expected<Block> block = upstream().try_allocate(request);
   if (!block) return tl::unexpected(block.error());
   upstream().deallocate(*block, request.stream);
-  return tl::unexpected(failure(Errc::too_large, request.bytes));
+  return tl::unexpected(failure("coalesce", Errc::too_large, request.bytes));
 }
 
 Coalesce::Found Coalesce::miss(const Request& request) noexcept {
@@ -335,10 +333,13 @@ Expected<void> Coalesce::give_up(std::span<const Request> requests, std::span<Bl
 // What was freed meanwhile, and the holes of other streams: no request reaches the upstream while
 // one of them would do.
 Chunk* Coalesce::take_slowly(const Want& want) noexcept {
-  Chunk* chunk = parts_.take(want);
+  const auto take_of_any_stream = [&] {
+    return make_ready(parts_.take_of_any_stream(want), want.stream);
+  };
+  Chunk* chunk = make_ready(parts_.take(want), want.stream);
   if (chunk != nullptr || !want.shares_streams) return chunk;
-  chunk = parts_.take_of_any_stream(want);
-  return chunk == nullptr && parts_.merge_streams() ? parts_.take_of_any_stream(want) : chunk;
+  chunk = take_of_any_stream();
+  return chunk == nullptr && parts_.merge_streams(want.stream) ? take_of_any_stream() : chunk;
 }
 
 // The ladder, from cheapest to dearest: a whole region; smaller and smaller ones; the holes that
@@ -392,7 +393,7 @@ Expected<Chunk*> Coalesce::new_region(std::size_t bytes, const Request& request,
   } else {
     upstream().deallocate(*below, request.stream);
   }
-  return tl::unexpected(failure(Errc::out_of_memory, request.bytes));
+  return tl::unexpected(failure("coalesce", Errc::out_of_memory, request.bytes));
 }
 
 Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& want) noexcept {
@@ -404,7 +405,7 @@ Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& wan
       const std::lock_guard lock(mutex_);
       region = parts_.most_extensible(want.size_class);
       if (region == nullptr) break;
-      if (Chunk* chunk = parts_.take_at_end(*region, want)) return chunk;
+      if (Chunk* chunk = make_ready(parts_.take_at_end(*region, want), want.stream)) return chunk;
       const std::size_t needed = Suballocator::bytes_to_hold(*region, want);
       const std::size_t most = most_in_one_piece(device().limits());
       if (needed > most) break;
@@ -416,10 +417,9 @@ Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& wan
     {
       const std::lock_guard lock(mutex_);
       region->is_growing = false;
-      has_grown_.notify_all();
       if (grown && parts_.extend(*region, *grown, want)) {
         stats_.cached.move_to(parts_.idle_bytes());
-        if (Chunk* chunk = parts_.take_at_end(*region, want)) return chunk;
+        if (Chunk* chunk = make_ready(parts_.take_at_end(*region, want), want.stream)) return chunk;
         continue;
       }
     }
@@ -427,14 +427,16 @@ Expected<Chunk*> Coalesce::extend_region(const Request& request, const Want& wan
     if (!grown) return tl::unexpected(grown.error());
     break;
   }
-  return tl::unexpected(failure(Errc::cannot_grow, request.bytes));
+  return tl::unexpected(failure("coalesce", Errc::cannot_grow, request.bytes));
 }
 
 Expected<Chunk*> Coalesce::take_any_hole(const Request& request, const Want& want) noexcept {
   const std::lock_guard lock(mutex_);
   Chunk* chunk = take_slowly(want);
-  if (chunk == nullptr && options_.borrow) chunk = parts_.take_of_another_class(want);
-  if (chunk == nullptr) return tl::unexpected(failure(Errc::out_of_memory, request.bytes));
+  if (chunk == nullptr && options_.borrow)
+    chunk = make_ready(parts_.take_of_another_class(want), want.stream);
+  if (chunk == nullptr)
+    return tl::unexpected(failure("coalesce", Errc::out_of_memory, request.bytes));
   return chunk;
 }
 
@@ -591,15 +593,15 @@ std::size_t Coalesce::hole_bytes() const noexcept {
 }
 
 Expected<Block> Coalesce::try_grow(const Block& block, std::size_t bytes) noexcept {
-  if (block.empty()) return tl::unexpected(failure(Errc::cannot_grow, bytes));
+  if (block.empty()) return tl::unexpected(failure("coalesce", Errc::cannot_grow, bytes));
   const std::lock_guard lock(mutex_);
   if (!block.node->names(block, this))
-    return tl::unexpected(failure(Errc::invalid_block, block.bytes));
+    return tl::unexpected(failure("coalesce", Errc::invalid_block, block.bytes));
   auto& chunk = static_cast<Chunk&>(*block.node);
   const std::optional<std::size_t> granted = round_up(bytes, options_.granule);
   const std::size_t former = chunk.bytes;
   if (!granted || (*granted > former && !parts_.grow(chunk, *granted)))
-    return tl::unexpected(failure(Errc::cannot_grow, bytes));
+    return tl::unexpected(failure("coalesce", Errc::cannot_grow, bytes));
   Block grown = block;
   grown.bytes = chunk.bytes;
   grown.requested = std::max(bytes, chunk.requested);
@@ -613,44 +615,18 @@ Expected<Block> Coalesce::try_grow(const Block& block, std::size_t bytes) noexce
 
 Expected<void> Coalesce::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
-  const Region* region = nullptr;
-  std::uintptr_t end = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!block.node->names(block, this))
-      return tl::unexpected(failure(Errc::invalid_block, block.bytes));
-    region = static_cast<Chunk*>(block.node)->region;
-    end = static_cast<Chunk*>(block.node)->end();
-  }
-  while (region != nullptr) {
-    const Expected<void> noted = also_used_below(*region, stream);
-    if (!noted) return noted;
-    const std::lock_guard lock(mutex_);  // the block keeps the region; its neighbours may change
-    region = region->end() < end ? region->joined_after : nullptr;
-  }
-  return {};
-}
-
-// A region that is extended meanwhile has another handle afterwards: where this one is refused, the
-// other is waited for. (Not before it is: the thread that extends may itself ask, in a callback.)
-Expected<void> Coalesce::also_used_below(const Region& region, Stream stream) noexcept {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    const Block below = region.upstream;
-    lock.unlock();
-    const Expected<void> noted = upstream().also_used_on(below, stream);
-    if (noted) return noted;
-    lock.lock();
-    has_grown_.wait(lock, [&] { return !region.is_growing; });
-    if (region.upstream.generation == below.generation) return noted;
-  }
+  const std::lock_guard lock(mutex_);
+  if (!block.node->names(block, this))
+    return tl::unexpected(failure("coalesce", Errc::invalid_block, block.bytes));
+  if (handover_.add_use(*block.node, stream)) return {};
+  return tl::unexpected(failure("coalesce", Errc::out_of_memory, 0));
 }
 
 Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> regions,
                                                std::span<const RecordedBlock> blocks) {
   {
     const std::lock_guard lock(mutex_);
-    if (parts_.bytes() > 0) return tl::unexpected(failure(Errc::invalid_block, 0));
+    if (parts_.bytes() > 0) return tl::unexpected(failure("coalesce", Errc::invalid_block, 0));
   }
   std::vector<Block> granted;
   granted.reserve(blocks.size());
@@ -676,7 +652,7 @@ Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> r
     }
     if (is_adopted) continue;
     upstream().deallocate(*below, recorded.stream);
-    return undo(failure(Errc::invalid_block, recorded.bytes));
+    return undo(failure("coalesce", Errc::invalid_block, recorded.bytes));
   }
   for (const RecordedBlock& recorded : blocks) {
     const std::lock_guard lock(mutex_);
@@ -689,7 +665,7 @@ Expected<std::vector<Block>> Coalesce::restore(std::span<const RecordedRegion> r
     ++stats_.hits;
   }
   if (granted.size() < blocks.size())
-    return undo(failure(Errc::invalid_block, blocks[granted.size()].granted));
+    return undo(failure("coalesce", Errc::invalid_block, blocks[granted.size()].granted));
   hold_to_max_idle();
   return granted;
 }

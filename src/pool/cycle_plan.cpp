@@ -11,7 +11,7 @@
 namespace cistern {
 namespace {
 
-using Kind = CycleRecord::Kind;
+using EventKind = CycleRecord::Kind;
 
 constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
 
@@ -30,9 +30,9 @@ std::vector<Life> lives_in(const CycleRecord& record) {
     ++now;
     if (event.allocation >= lives.size()) continue;  // the cycle before was longer
     Life& life = lives[event.allocation];
-    (event.kind == Kind::allocate ? life.begin
-     : event.kind == Kind::free   ? life.end
-                                  : life.end_after) = now;
+    (event.kind == EventKind::allocate ? life.begin
+     : event.kind == EventKind::free   ? life.end
+                                       : life.end_after) = now;
   }
   return lives;
 }
@@ -50,7 +50,7 @@ CyclePlan::CyclePlan(CycleRecord record, const std::vector<bool>& varies, PlanSt
 void CyclePlan::describe_steps(const std::vector<bool>& varies, const Options& options) {
   std::size_t number = 0;
   for (const CycleRecord::Event& event : record_.events()) {
-    if (event.kind != Kind::allocate) continue;
+    if (event.kind != EventKind::allocate) continue;
     PlanStep& step = steps_[number];
     const std::size_t asked =
         event.alignment_bits > 0 ? std::size_t{1} << (event.alignment_bits - 1U) : 1;
@@ -102,7 +102,7 @@ void CyclePlan::order_frees() {
   granted_.push_back(0);
   freed_.push_back(0);
   for (const CycleRecord::Event& event : record_.events()) {
-    if (event.kind == Kind::allocate) {
+    if (event.kind == EventKind::allocate) {
       granted_.push_back(granted_.back() + steps_[number++].granted);
     } else if (event.allocation < steps_.size() && !steps_[event.allocation].is_elsewhere()) {
       PlanStep& step = steps_[event.allocation];

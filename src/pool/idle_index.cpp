@@ -12,10 +12,15 @@ namespace cistern {
 namespace {
 
 // A request that not every block of a bucket can serve looks at so many before it counts as a miss.
-constexpr std::size_t longest_search = 32;
+constexpr std::size_t longest_idle_search = 32;
 
 bool is_special(std::size_t alignment, const DeviceLimits& limits) noexcept {
   return alignment > limits.alignment;
+}
+
+bool is_of_another_stream(const CacheNode& node, const Request& request,
+                          const DeviceLimits& limits) noexcept {
+  return limits.has_queues && node.stream.id != request.stream.id;
 }
 
 }  // namespace
@@ -29,32 +34,39 @@ std::optional<std::size_t> BucketIndex::capacity_for(std::size_t bytes) const no
   return map_.capacity(bucket);
 }
 
-CacheNode* BucketIndex::take(std::size_t bytes, std::size_t alignment) noexcept {
-  const std::size_t bucket = map_.bucket_for(bytes);
+CacheNode* BucketIndex::take(const Request& request) noexcept {
+  const std::size_t bucket = map_.bucket_for(request.bytes);
   if (bucket >= map_.size()) return nullptr;
   List& list = lists_[bucket];
-  if (is_special(alignment, limits_)) return take_from(list, bytes, alignment);
   CacheNode* node = list.newest();
-  if (node != nullptr) list.remove(node);
+  if (node == nullptr) return nullptr;
+  if (is_special(request.alignment, limits_) || is_of_another_stream(*node, request, limits_))
+    return take_from(list, request);
+  list.remove(node);
   return node;
 }
 
-CacheNode* BucketIndex::take_odd(std::size_t bytes, std::size_t alignment) noexcept {
-  const std::size_t bucket = map_.bucket_for(bytes);
+CacheNode* BucketIndex::take_odd(const Request& request) noexcept {
+  const std::size_t bucket = map_.bucket_for(request.bytes);
   if (odd_ == 0 || bucket == 0 || bucket >= map_.size()) return nullptr;
-  return take_from(lists_[bucket - 1], bytes, std::max(alignment, limits_.alignment));
+  return take_from(lists_[bucket - 1], request);
 }
 
-CacheNode* BucketIndex::take_from(List& list, std::size_t bytes, std::size_t alignment) noexcept {
+CacheNode* BucketIndex::take_from(List& list, const Request& request) noexcept {
+  const std::size_t alignment = std::max(request.alignment, limits_.alignment);
+  CacheNode* fitting = nullptr;  // the newest one that is, if of another stream
   CacheNode* node = list.newest();
-  for (std::size_t seen = 0; node != nullptr && seen < longest_search;
+  for (std::size_t seen = 0; node != nullptr && seen < longest_idle_search;
        ++seen, node = List::older(node)) {
-    if (node->upstream.bytes >= bytes && is_aligned(node->upstream, alignment, limits_)) {
-      list.remove(node);
-      return node;
-    }
+    if (node->upstream.bytes < request.bytes || !is_aligned(node->upstream, alignment, limits_))
+      continue;
+    if (fitting == nullptr) fitting = node;
+    if (is_of_another_stream(*node, request, limits_)) continue;
+    fitting = node;
+    break;
   }
-  return nullptr;
+  if (fitting != nullptr) list.remove(fitting);
+  return fitting;
 }
 
 bool BucketIndex::is_odd(const CacheNode& node) const noexcept {
@@ -91,7 +103,7 @@ std::size_t BucketIndex::largest() const noexcept {
   // An odd block serves more than its bucket's capacity, if a search sees it.
   std::size_t bytes = map_.capacity(bucket - 1);
   const CacheNode* node = lists_[bucket - 1].newest();
-  for (std::size_t seen = 0; node != nullptr && seen < longest_search;
+  for (std::size_t seen = 0; node != nullptr && seen < longest_idle_search;
        ++seen, node = List::older(node)) {
     bytes = std::max(bytes, node->upstream.bytes);
   }
@@ -135,21 +147,28 @@ std::optional<std::size_t> FitIndex::capacity_for(std::size_t bytes) const noexc
   return round_up(bytes, limits_.granularity);
 }
 
-CacheNode* FitIndex::take(std::size_t bytes, std::size_t alignment) noexcept {
-  const std::optional<std::size_t> needed = capacity_for(bytes);
+CacheNode* FitIndex::take(const Request& request) noexcept {
+  const std::optional<std::size_t> needed = capacity_for(request.bytes);
   if (!needed) return nullptr;
   const std::size_t beyond =
       std::min(scale(*needed, policy_.slack), saturating_add(*needed, policy_.slack_bytes));
+  auto fitting = idle_.end();  // the first one that is, if of another stream
   auto place = idle_.lower_bound(Key{.bytes = *needed, .idle_since = 0});
-  for (std::size_t seen = 0; place != idle_.end() && seen < longest_search; ++seen, ++place) {
-    CacheNode* node = *place;
-    if (node->upstream.bytes >= beyond && node->upstream.bytes != *needed) return nullptr;
-    if (!is_special(alignment, limits_) || is_aligned(node->upstream, alignment, limits_)) {
-      handles_.push_back(idle_.extract(place));
-      return node;
-    }
+  for (std::size_t seen = 0; place != idle_.end() && seen < longest_idle_search; ++seen, ++place) {
+    const CacheNode& node = **place;
+    if (node.upstream.bytes >= beyond && node.upstream.bytes != *needed) break;
+    if (is_special(request.alignment, limits_) &&
+        !is_aligned(node.upstream, request.alignment, limits_))
+      continue;
+    if (fitting == idle_.end()) fitting = place;
+    if (is_of_another_stream(node, request, limits_)) continue;
+    fitting = place;
+    break;
   }
-  return nullptr;
+  if (fitting == idle_.end()) return nullptr;
+  CacheNode* node = *fitting;
+  handles_.push_back(idle_.extract(fitting));
+  return node;
 }
 
 bool FitIndex::adopt(CacheNode& node, std::size_t /*bytes*/) noexcept {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
 
 namespace cistern {
@@ -19,6 +20,9 @@ Sum at_least_nothing(Sum sum) noexcept {
 }
 
 }  // namespace
+
+OwnedPool::OwnedPool(Ref<Resource> upstream, const char* stage)
+    : Pool(std::move(upstream)), stage_(stage), handover_(device().stream_order()) {}
 
 bool OwnedPool::checks_owner_at_first() noexcept {
 #ifdef NDEBUG
@@ -166,7 +170,10 @@ bool OwnedPool::is_live(const Block& block) const noexcept {
 Expected<void> OwnedPool::also_used_on(const Block& block, Stream stream) noexcept {
   if (block.empty()) return {};
   if (!is_live(block)) return tl::unexpected(invalid(block));
-  return upstream().also_used_on(below(*block.node), stream);
+  const std::lock_guard lock(uses_mutex_);
+  if (!handover_.add_use(*block.node, stream)) return tl::unexpected(fail(Errc::out_of_memory, 0));
+  has_uses_.store(handover_.has_uses(), std::memory_order_relaxed);
+  return {};
 }
 
 void OwnedPool::trim_to(std::size_t keep_bytes) noexcept {

@@ -10,11 +10,10 @@
 namespace cistern {
 namespace {
 
-using Event = CycleRecord::Event;
-using Kind = CycleRecord::Kind;
+using EventKind = CycleRecord::Kind;
 
 // Of the steps around the one that is expected, so many are looked at.
-constexpr std::ptrdiff_t longest_search = 16;
+constexpr std::ptrdiff_t longest_plan_search = 16;
 
 // Where there was no memory for the slab.
 constexpr std::uint64_t cycles_between_attempts = 16;
@@ -32,6 +31,7 @@ Expected<Block> Planned::seek(const Request& request, Until until) noexcept {
   if (request.bytes == 0) return Block{};
   const Expected<void> entered = enter(request.bytes);
   if (entered && until == Until::freed) has_held_ = true;
+  last_asked_ = request.stream;
   Expected<Block> block = !entered                  ? tl::unexpected(entered.error())
                           : mode_ == Mode::in_order ? seek_in_order(request, until)
                           : mode_ == Mode::by_search
@@ -115,12 +115,12 @@ PlanStep* Planned::find_step(const Request& request) noexcept {
     expected_ = std::exchange(jump_, nullptr);
     return expected_++;
   }
-  for (PlanStep* step = expected_; step != end && step - expected_ < longest_search; ++step) {
+  for (PlanStep* step = expected_; step != end && step - expected_ < longest_plan_search; ++step) {
     if (!can_take(*step, request)) continue;
     jump_ = step + 1;
     return step;
   }
-  for (PlanStep* step = expected_; step != first && expected_ - step < longest_search;) {
+  for (PlanStep* step = expected_; step != first && expected_ - step < longest_plan_search;) {
     if (can_take(*--step, request)) return step;
   }
   return nullptr;
@@ -167,13 +167,13 @@ void Planned::record_so_far() noexcept {
   const std::span<PlanStep> steps = plan.steps();
   const auto taken = static_cast<std::size_t>(next_.read() - steps.data());
   auto frees = static_cast<std::size_t>(next_free_.read() - plan.frees().data());
-  const auto before = [](const Event& a, const Event& b) {
+  const auto before = [](const CycleRecord::Event& a, const CycleRecord::Event& b) {
     return std::pair(a.kind, a.allocation) < std::pair(b.kind, b.allocation);
   };
   std::ranges::sort(passed_frees_, before);
   std::size_t number = 0;
-  for (const Event& event : plan.record().events()) {
-    if (event.kind == Kind::allocate) {
+  for (const CycleRecord::Event& event : plan.record().events()) {
+    if (event.kind == EventKind::allocate) {
       if (number == taken) continue;
       PlanStep& step = steps[number];
       step.born = cycles();
@@ -227,8 +227,8 @@ Expected<Block> Planned::pass_on(const Request& request, Until until,
 // In the order of the plan, and of a block of this cycle: no more is to be known.
 bool Planned::deallocate(const Block& block, Stream stream) noexcept {
   PlanStep* const* const free = next_free_.read();
-  if (!is_owner() || free == last_free_ || block.node != *free || has_queue() ||
-      block.generation < generation_ ||
+  if (!is_owner() || free == last_free_ || block.node != *free || has_queue() || has_uses() ||
+      !is_ready(stream, laid_.stream) || block.generation < generation_ ||
       block.generation != (*free)->generation.load(std::memory_order_relaxed)) {
     return OwnedPool::deallocate(block, stream);
   }
@@ -246,12 +246,14 @@ void Planned::take_back(Node& record, Stream stream) noexcept {
   if (is_passed(record)) {
     take_back_passed(static_cast<Passed&>(record), stream);
   } else {
-    take_back_step(static_cast<PlanStep&>(record));
+    take_back_step(static_cast<PlanStep&>(record), stream);
   }
   note_cached_peak();
 }
 
-void Planned::take_back_step(PlanStep& step) noexcept {
+void Planned::take_back_step(PlanStep& step, Stream stream) noexcept {
+  end_uses(step, laid_of(step).stream);
+  hand_over(stream, laid_of(step).stream);
   const bool is_of_plan = laid_.plan != nullptr && laid_.plan->has(step);
   if (is_of_plan && mode_ == Mode::in_order) {
     if (next_free_.read() != last_free_ && *next_free_.read() == &step) {
@@ -306,6 +308,7 @@ void Planned::follow_passed_free(const Passed& record) noexcept {
 
 void Planned::end_passed(Passed& record, Stream stream) noexcept {
   const Block below = record.below;
+  end_uses(record, stream);
   count_free(sum_of(record));
   record.end_life();
   live_passed_.remove(&record);
@@ -317,7 +320,7 @@ void Planned::end_passed(Passed& record, Stream stream) noexcept {
 // Of older cycles nothing is known.
 void Planned::note_free(std::uint64_t born, std::uint32_t number) noexcept {
   if (born + 1 < cycles()) return;
-  const Kind kind = born == cycles() ? Kind::free : Kind::free_of_cycle_before;
+  const EventKind kind = born == cycles() ? EventKind::free : EventKind::free_of_cycle_before;
   if (mode_ != Mode::in_order) return now_.add_free(kind, number);
   try {
     passed_frees_.push_back({.kind = kind, .allocation = number});
@@ -341,6 +344,12 @@ void Planned::take_all_back() noexcept {
     Passed* const newer = decltype(live_passed_)::newer(record);
     if (!record->is_held) end_passed(*record, record->stream);
     record = newer;
+  }
+  if (has_uses()) {
+    const auto ends = [](const Node& record) {
+      return !is_passed(record) && !is_held(static_cast<const PlanStep&>(record));
+    };
+    end_uses_if(ends, laid_.stream);
   }
   // The steps are over because their generations are of before the reset.
   Sum ended = live_planned_;
@@ -457,9 +466,11 @@ void Planned::make_plan(CycleRecord record, const std::vector<bool>& varies) noe
   auto plan = std::make_unique<CyclePlan>(
       std::move(record), varies, steps,
       CyclePlan::Options{.steps = options_.steps, .granule = alignment_, .headroom = 8});
-  const bool is_ordered = !device().limits().has_queues || plan->has_one_stream();
-  if (!is_ordered || plan->slab_bytes() == 0) return;
-  Laid next{.steps = std::move(spare_.back()), .plan = std::move(plan), .slab = {}};
+  const Stream stream =
+      laid_.plan != nullptr && mode_ == Mode::in_order ? laid_.stream : last_asked_;
+  if (plan->slab_bytes() == 0 || !can_order(*plan, stream)) return;
+  Laid next{
+      .steps = std::move(spare_.back()), .plan = std::move(plan), .slab = {}, .stream = stream};
   spare_.pop_back();
   if (laid_.plan != nullptr) put_plan_aside();
   const std::lock_guard lock(laid_mutex_);
@@ -468,6 +479,14 @@ void Planned::make_plan(CycleRecord record, const std::vector<bool>& varies) noe
   ++counts_.plans;
 } catch (const std::exception&) {
   return;  // no memory, or sizes beyond any memory: the cycle is not learned
+}
+
+// Where streams run beside each other a plan is of one, which waits for whatever else uses its
+// memory; one that runs out of order would need a barrier for each block.
+bool Planned::can_order(const CyclePlan& plan, Stream stream) const noexcept {
+  if (!device().limits().has_queues) return true;
+  return !stream.runs_out_of_order() && plan.has_one_stream() &&
+         plan.steps().front().stream == stream.id;
 }
 
 // The last of `spare_`. There is room then for all that may come to lie there and in `retired_`.
@@ -510,8 +529,10 @@ void Planned::lay_out() noexcept {
   const CyclePlan& plan = *laid_.plan;
   trim_upstream(0);
   const std::size_t alignment = plan.slab_alignment();
-  const Expected<Block> slab = upstream().try_allocate(
-      {.bytes = plan.slab_bytes(), .alignment = alignment > alignment_ ? alignment : 0});
+  const Expected<Block> slab =
+      upstream().try_allocate({.bytes = plan.slab_bytes(),
+                               .alignment = alignment > alignment_ ? alignment : 0,
+                               .stream = laid_.stream});
   if (!slab) return;
   laid_.slab = *slab;
   hold_more(slab->bytes);
@@ -526,7 +547,7 @@ void Planned::lay_out() noexcept {
 void Planned::give_up_slab(Laid& laid) noexcept {
   if (laid.slab.empty()) return;
   hold_less(laid.slab.bytes);
-  upstream().deallocate(std::exchange(laid.slab, {}));
+  upstream().deallocate(std::exchange(laid.slab, {}), laid.stream);
 }
 
 // Until the next cycle begins, all is passed on.
@@ -666,10 +687,13 @@ Sum Planned::sum_of(const Node& record) const noexcept {
 
 Block Planned::below(const Node& record) const noexcept {
   if (is_passed(record)) return static_cast<const Passed&>(record).below;
-  const auto& step = static_cast<const PlanStep&>(record);
+  return laid_of(static_cast<const PlanStep&>(record)).slab;
+}
+
+const Planned::Laid& Planned::laid_of(const PlanStep& step) const noexcept {
   const auto owns = [&](const Laid& laid) { return laid.plan->has(step); };
   const auto found = std::ranges::find_if(retired_, owns);
-  return found != retired_.end() ? found->slab : laid_.slab;
+  return found != retired_.end() ? *found : laid_;
 }
 
 // --- Figures. ---

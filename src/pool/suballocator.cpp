@@ -1,7 +1,9 @@
 #include "cistern/pool/suballocator.hpp"
 
 #include <algorithm>
+#include <array>
 #include <new>
+#include <span>
 
 #include "cistern/core/size.hpp"
 
@@ -267,27 +269,44 @@ std::size_t Suballocator::bytes_to_hold(const Region& region, const Want& want) 
   return saturating_add(aligned(from, want.alignment) - region.start, want.bytes);
 }
 
-bool Suballocator::merge_streams() noexcept {
+bool Suballocator::merge_streams(Stream stream) noexcept {
   if (seams_ == 0) return false;
+  bool has_merged = false;
+  std::array<std::uint64_t, 16> waited{};  // streams that need not be waited for again
+  std::size_t waits = 0;
+  const auto is_ready = [&](const Chunk& hole) {
+    if (hole.stream.id == stream.id) return true;
+    const auto known = std::span(waited).first(std::min(waits, waited.size()));
+    if (std::ranges::find(known, hole.stream.id) != known.end()) return true;
+    if (!make_wait(stream, hole.stream)) return false;
+    waited[waits++ % waited.size()] = hole.stream.id;
+    return true;
+  };
   each_chunk([&](Chunk& chunk) {
-    while (chunk.is_hole() && is_hole(chunk.after))
-      absorb_hole_after(chunk);
+    while (chunk.is_hole() && is_hole(chunk.after) && is_ready(chunk) && is_ready(*chunk.after)) {
+      absorb_hole_after(chunk, stream);
+      has_merged = true;
+    }
   });
-  return true;
+  return has_merged;
 }
 
-/// The stream of the larger of the two is that of both.
-void Suballocator::absorb_hole_after(Chunk& hole) noexcept {
-  Chunk* after = hole.after;
-  erase_hole(after);
+bool Suballocator::make_wait(Stream waiter, Stream on) const noexcept {
+  return options_.order == nullptr || waiter.id == on.id || options_.order->wait(waiter, on);
+}
+
+/// Both become `stream`'s.
+void Suballocator::absorb_hole_after(Chunk& hole, Stream stream) noexcept {
+  erase_hole(hole.after);
   erase_hole(&hole);
-  if (after->bytes > hole.bytes) hole.stream = after->stream;
+  hole.stream = stream;
   absorb_after(hole);
   insert_hole(&hole);
 }
 
 /// The hole that all of an idle region lies in, after those that end or begin in it have been cut
-/// at its ends: what lies outside stays its stream's.
+/// at its ends: what lies outside stays its stream's. The larger of two that merge decides whose
+/// the whole is. Null if that stream cannot be made to wait for the other.
 Chunk* Suballocator::hole_of(Region& region) noexcept {
   const Region* head = &region;
   while (head->joined_before != nullptr)
@@ -302,7 +321,12 @@ Chunk* Suballocator::hole_of(Region& region) noexcept {
     } else if (hole->after->end() > region.end()) {
       move_seam(*hole, region.end());
     } else {
-      absorb_hole_after(*hole);
+      const Stream first = hole->stream;
+      const Stream second = hole->after->stream;
+      const bool is_first_larger = hole->bytes >= hole->after->bytes;
+      const Stream waiter = is_first_larger ? first : second;
+      if (!make_wait(waiter, is_first_larger ? second : first)) return nullptr;
+      absorb_hole_after(*hole, waiter);
     }
   }
   return hole;
@@ -410,6 +434,7 @@ bool Suballocator::extend(Region& region, const Block& upstream, const Want& wan
 
 bool Suballocator::remove(Region& region) noexcept {
   Chunk* hole = hole_of(region);
+  if (hole == nullptr) return false;
   region.last_used = hole->stream;
   const std::size_t below = region.start - hole->start;
   const std::size_t above = hole->end() - region.end();
@@ -464,6 +489,7 @@ bool Suballocator::grow(Chunk& block, std::size_t bytes) noexcept {
   const std::size_t more = bytes - block.bytes;
   Chunk* after = block.after;
   if (!merges(after, block) || after->bytes < more) return false;
+  if (options_.order != nullptr && block.stream.runs_out_of_order()) return false;
   discount_block(block);
   erase_hole(after);
   if (after->bytes == more) {

@@ -82,6 +82,8 @@ Expected<PagedChunk*> Virtual::obtain(const Request& request) noexcept {
 
 Expected<PagedChunk*> Virtual::place(std::size_t bytes, std::size_t room,
                                      const Request& request) noexcept {
+  if (!idle_order_.make_ready(request.stream))
+    return tl::unexpected(fail(Errc::device_failed, request.bytes));
   const Expected<PagedChunk*> chunk = claim(bytes, room, request);
   if (!chunk) return chunk;
   (*chunk)->stream = request.stream;
@@ -131,6 +133,8 @@ bool Virtual::deallocate(const Block& block, Stream stream) noexcept {
     if (accepted) {
       auto& chunk = static_cast<PagedChunk&>(*block.node);
       chunk.stream = stream;
+      handover_.end_uses(chunk, stream);
+      idle_order_.note_free(stream);
       stats_.count_free(chunk.requested, chunk.bytes);
       space_.release(chunk);
       if (abandoned_) unmap_idle(unbounded);
@@ -157,7 +161,8 @@ Expected<Block> Virtual::try_grow(const Block& block, std::size_t bytes) noexcep
     return tl::unexpected(fail(Errc::too_large, bytes, most_a_device_has()));
   const std::size_t more = saturating_subtract(*whole, chunk.bytes);
   if (more > 0) {
-    if (!space_.extend(chunk, more)) return tl::unexpected(fail(Errc::cannot_grow, bytes));
+    if (!idle_order_.make_ready(chunk.stream) || !space_.extend(chunk, more))
+      return tl::unexpected(fail(Errc::cannot_grow, bytes));
     if (const Expected<bool> called = back(chunk); !called) {
       space_.shorten(chunk, more);
       enforce_bounds();
@@ -321,10 +326,13 @@ std::size_t Virtual::max_bytes() const noexcept {
   return max_bytes_;
 }
 
-Expected<void> Virtual::also_used_on(const Block& block, Stream /*stream*/) noexcept {
+Expected<void> Virtual::also_used_on(const Block& block, Stream stream) noexcept {
+  if (block.empty()) return {};
   const std::lock_guard lock(mutex_);
-  if (block.empty() || block.node->names(block, this)) return {};
-  return tl::unexpected(fail(Errc::invalid_block, block.bytes));
+  if (!block.node->names(block, this))
+    return tl::unexpected(fail(Errc::invalid_block, block.bytes));
+  if (handover_.add_use(*block.node, stream)) return {};
+  return tl::unexpected(fail(Errc::out_of_memory, 0));
 }
 
 Error Virtual::fail(Errc code, std::size_t requested, std::size_t available) const noexcept {

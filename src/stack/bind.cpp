@@ -17,7 +17,7 @@ tl::unexpected<Problem> unknown(const StageSyntax& stage, const Bindings& bindin
     names.push_back(recipe.name);
   for (const auto& [name, resource] : bindings)
     names.push_back(name);
-  return problem(stage.span, "there is no stage " + quoted(stage.name) + " (there are " +
+  return problem(stage.span, "there is no stage " + in_quotes(stage.name) + " (there are " +
                                  listed(names) + ")" + did_you_mean(stage.name, names));
 }
 
@@ -25,9 +25,9 @@ tl::unexpected<Problem> unknown(const StageSyntax& stage, const Bindings& bindin
 Result<Link> bound(const StageSyntax& stage, const Ref<Resource>& resource) {
   if (!stage.arguments.empty()) {
     return problem(stage.whole,
-                   quoted(stage.name) + " is a resource of the program and takes no arguments");
+                   in_quotes(stage.name) + " is a resource of the program and takes no arguments");
   }
-  if (!resource) return problem(stage.span, quoted(stage.name) + " is bound to no resource");
+  if (!resource) return problem(stage.span, in_quotes(stage.name) + " is bound to no resource");
   return Link{.entry = nullptr, .resource = resource, .absent = nullptr, .syntax = stage};
 }
 
@@ -69,13 +69,14 @@ Words names_of(Kind kind) {
 Result<void> check_order(const Chain& chain) {
   for (std::size_t i = 0; i + 1 < chain.size(); ++i) {
     if (!ends_stack(chain[i])) continue;
-    return problem(chain[i].syntax.span, quoted(chain[i].syntax.name) + " is " + what_is(chain[i]) +
+    return problem(chain[i].syntax.span, in_quotes(chain[i].syntax.name) + " is " +
+                                             what_is(chain[i]) +
                                              ": it stands at the right end, with nothing below it");
   }
   for (std::size_t i = 1; i < chain.size(); ++i) {
     const std::string& above = chain[i - 1].syntax.name;
     if (!is_outermost(chain[i]) || above == "trace") continue;
-    return tl::unexpected(not_outermost(chain[i].syntax, quoted(above)));
+    return tl::unexpected(not_outermost(chain[i].syntax, in_quotes(above)));
   }
   if (ends_stack(chain.back())) return {};
   return tl::unexpected(nothing_below(chain.back().syntax));
@@ -89,13 +90,13 @@ bool is_outermost(const Link& link) {
 
 Problem name_of_the_language(const StageSyntax& stage) {
   return {.span = stage.span,
-          .message = quoted(stage.name) +
+          .message = in_quotes(stage.name) +
                      " is a name of the language and cannot name a resource of the program"};
 }
 
 Problem not_outermost(const StageSyntax& stage, const std::string& above) {
   return {.span = stage.span,
-          .message = quoted(stage.name) + " takes back at once what it has handed out, which " +
+          .message = in_quotes(stage.name) + " takes back at once what it has handed out, which " +
                      above +
                      " would not know of: it is the outermost stage, or stands under 'trace'"};
 }
@@ -105,7 +106,7 @@ Problem nothing_below(const StageSyntax& stage) {
           .message = "a stack ends in a device (" + listed(names_of(Kind::device)) +
                      "), a choice of stacks (" + listed(names_of(Kind::choice)) +
                      ") or a resource of the program, but nothing stands below " +
-                     quoted(stage.name)};
+                     in_quotes(stage.name)};
 }
 
 Result<Chain> bind(const StackSyntax& stages, const Bindings& bindings) {

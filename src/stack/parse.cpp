@@ -212,7 +212,7 @@ class Parser {
                                  "; a path or other text stands in double quotes");
     }
     return problem(here(),
-                   "expected " + what + ", found " + quoted(text_.substr(at_, here().length)));
+                   "expected " + what + ", found " + in_quotes(text_.substr(at_, here().length)));
   }
 
   std::string_view text_;

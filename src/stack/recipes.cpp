@@ -30,7 +30,8 @@ tl::expected<std::string, std::string> netcl_under_environment() {
   const auto bytes = parse_size(text + "GiB");
   if (!bytes || *bytes == 0) {
     return tl::unexpected(std::string("the environment variable ") + netcl_variable + " is " +
-                          quoted(text) + "; it must be a positive number of GiB, such as 4 or 0.5");
+                          in_quotes(text) +
+                          "; it must be a positive number of GiB, such as 4 or 0.5");
   }
   return netcl(format_size(*bytes));
 }
@@ -68,11 +69,11 @@ Result<std::string> oversubscribed(const StageSyntax& device) {
   }
   return problem(device.span,
                  "tier(C) stands above a device that can give more memory than there is (" +
-                     listed(able) + "), which " + quoted(device.name) + " cannot");
+                     listed(able) + "), which " + in_quotes(device.name) + " cannot");
 }
 
 /// `stages` on what stands below, made when it is first needed; what stands below if that fails.
-Around deferred(const std::string& stages, const std::string& device_argument) {
+Around deferred_recipe(const std::string& stages, const std::string& device_argument) {
   return {.before = "deferred(" + stages,
           .between = ", otherwise=",
           .behind = ")",
@@ -94,12 +95,12 @@ Result<Around> tier(const StageSyntax& recipe, const StageSyntax* device) {
   if (device == nullptr) return tl::unexpected(nothing_below(recipe));
   switch (*which) {
     case Tier::a:
-      return deferred("coalesce > ", "");
+      return deferred_recipe("coalesce > ", "");
     case Tier::b:
-      return deferred("retry(attempts=3, window=1s) > coalesce > ", "");
+      return deferred_recipe("retry(attempts=3, window=1s) > coalesce > ", "");
     case Tier::c:
       return oversubscribed(*device).map(
-          [](const std::string& argument) { return deferred("", argument); });
+          [](const std::string& argument) { return deferred_recipe("", argument); });
     case Tier::bare:
       break;
   }

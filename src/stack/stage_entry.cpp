@@ -16,7 +16,7 @@ Words names_of(const std::vector<ParameterDoc>& parameters) {
 
 tl::unexpected<Problem> unknown(const Argument& argument, const StageDoc& doc) {
   const Words names = names_of(doc.parameters);
-  return problem(argument.key_span, doc.name + " has no parameter " + quoted(argument.key) +
+  return problem(argument.key_span, doc.name + " has no parameter " + in_quotes(argument.key) +
                                         " (it has " + listed(names) + ")" +
                                         did_you_mean(argument.key, names));
 }

@@ -17,7 +17,7 @@ constexpr const char* size_examples = "4096, 64KiB, 1.5GiB or 80GB";
 std::string shown(const Value& value) {
   switch (value.form) {
     case Value::Form::word:
-      return quoted(value.text);
+      return in_quotes(value.text);
     case Value::Form::text:
       return "text in quotes";
     case Value::Form::list:

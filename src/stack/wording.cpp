@@ -49,13 +49,13 @@ std::string visible(std::string_view text) {
   return line;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   if (text.size() <= longest_quote) return "'" + visible(text) + "'";
   return "'" + visible(text.substr(0, longest_quote)) + "...'";
 }
 
 std::string character(char c) {
-  if (c >= ' ' && c <= '~') return quoted({&c, 1});
+  if (c >= ' ' && c <= '~') return in_quotes({&c, 1});
   constexpr std::string_view digits = "0123456789ABCDEF";
   const auto byte = static_cast<unsigned char>(c);
   return std::string("byte 0x") + digits[byte / 16] + digits[byte % 16];
@@ -81,7 +81,7 @@ std::string did_you_mean(std::string_view word, const Words& candidates) {
       distance = found;
     }
   }
-  return nearest.empty() ? "" : "; did you mean " + quoted(nearest) + "?";
+  return nearest.empty() ? "" : "; did you mean " + in_quotes(nearest) + "?";
 }
 
 }  // namespace cistern::language

@@ -14,7 +14,7 @@ using Words = std::vector<std::string_view>;
 std::string visible(std::string_view text);
 
 /// 'text', visible and cut where it is long.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 /// '/', or "byte 0xC3" for what cannot be shown.
 std::string character(char c);

@@ -19,7 +19,7 @@ Failure fail_at_line(std::uint64_t position, std::string message) {
   return Failure(TraceError{"", TraceError::Unit::line, position, std::move(message)});
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   constexpr std::size_t shown_at_most = 40;
   std::string result = "\"";
   for (const char character : text.substr(0, shown_at_most)) {

@@ -20,7 +20,7 @@ Failure fail_at_line(std::uint64_t position, std::string message);
 
 /// A short, printable rendering of what a file holds, between quotes: long texts are cut, odd bytes
 /// become \xNN.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 /// The first few of `names`, and how many more there are: what a file holds may be long.
 std::string first_of(const std::vector<std::string>& names);

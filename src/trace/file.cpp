@@ -15,13 +15,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using Stream = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+using FileStream = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
 
 int leave_open(std::FILE* /*stream*/) {
   return 0;
 }
 
-Stream open(const fs::path& path, const char* mode) {
+FileStream open_file(const fs::path& path, const char* mode) {
   if (path == "-") return {*mode == 'r' ? stdin : stdout, &leave_open};
   return {std::fopen(path.c_str(), mode), &std::fclose};
 }
@@ -31,7 +31,7 @@ Failure system_failure(std::string_view what) {
 }
 
 tl::expected<void, TraceError> write_directly(const fs::path& path, std::string_view bytes) {
-  Stream stream = open(path, "wb");
+  FileStream stream = open_file(path, "wb");
   if (stream == nullptr) return system_failure("cannot be opened for writing");
   const bool written = std::fwrite(bytes.data(), 1, bytes.size(), stream.get()) == bytes.size() &&
                        std::fflush(stream.get()) == 0;
@@ -46,7 +46,7 @@ tl::expected<std::string, TraceError> read_file(const fs::path& path, std::uint6
   constexpr std::size_t step_bytes = std::size_t{1} << 18;
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) return fail("is a directory, not a trace");
-  const Stream stream = open(path, "rb");
+  const FileStream stream = open_file(path, "rb");
   if (stream == nullptr) return system_failure("cannot be opened");
   std::string bytes;
   while (std::feof(stream.get()) == 0) {

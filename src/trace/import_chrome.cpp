@@ -51,11 +51,11 @@ class WatchedCharacters {
   std::uint64_t* passed_;
 };
 
-struct Device {
+struct ChromeDevice {
   std::int64_t type = 0;  // 0 is the CPU, 1 CUDA
   std::int64_t id = -1;   // the CPU's is -1
 
-  friend auto operator<=>(const Device&, const Device&) = default;
+  friend auto operator<=>(const ChromeDevice&, const ChromeDevice&) = default;
 };
 
 struct MemoryEvent {
@@ -64,7 +64,7 @@ struct MemoryEvent {
   std::uint64_t address = 0;
   std::uint64_t bytes = 0;
   std::uint64_t thread = 0;
-  Device device;
+  ChromeDevice device;
   bool is_free = false;
 };
 
@@ -204,7 +204,7 @@ class Listener {
     std::optional<std::uint64_t> bytes;
     bool is_free = false;
     std::uint64_t thread = 0;
-    Device device;
+    ChromeDevice device;
   };
 
   bool done_with_key() {
@@ -269,11 +269,11 @@ class Listener {
 };
 
 Status keep_one_device(std::vector<MemoryEvent>& events, const ReadOptions& options) {
-  std::map<Device, std::size_t> counts;
+  std::map<ChromeDevice, std::size_t> counts;
   for (const MemoryEvent& event : events)
     ++counts[event.device];
   std::vector<std::string> names;
-  std::vector<Device> candidates;
+  std::vector<ChromeDevice> candidates;
   for (const auto& [device, count] : counts) {
     names.push_back(fmt::format("device {} of type {} ({} events)", device.id, device.type, count));
     if (!options.device || *options.device == device.id) candidates.push_back(device);

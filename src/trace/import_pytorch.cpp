@@ -78,7 +78,7 @@ class Fields {
 
   [[nodiscard]] Result<const Value*> require(const Container& record, std::string_view key) const {
     if (const Value* value = find(record, key)) return value;
-    return fail_at_byte(record.position, fmt::format("has no field {}", quoted(key)));
+    return fail_at_byte(record.position, fmt::format("has no field {}", in_quotes(key)));
   }
 
   [[nodiscard]] Result<std::uint64_t> number(const Container& record, std::string_view key) const {
@@ -86,7 +86,7 @@ class Fields {
       if (value->kind == Kind::natural) return value->payload;
       return fail_at_byte(record.position,
                           fmt::format("field {} should be a number from 0 to 2^64-1, not {}",
-                                      quoted(key), kind_name(value->kind)));
+                                      in_quotes(key), kind_name(value->kind)));
     });
   }
 
@@ -101,7 +101,7 @@ class Fields {
     return require(record, key).and_then([&](const Value* value) -> Result<std::string_view> {
       if (value->kind == Kind::text) return document_.text(*value);
       return fail_at_byte(record.position, fmt::format("field {} should be a text, not {}",
-                                                       quoted(key), kind_name(value->kind)));
+                                                       in_quotes(key), kind_name(value->kind)));
     });
   }
 
@@ -287,7 +287,7 @@ class PytorchImporter {
     if (*type != "small" && *type != "large") {
       return fail_at_byte(
           segment.position,
-          fmt::format("a segment's type is {}; small or large is expected", quoted(*type)));
+          fmt::format("a segment's type is {}; small or large is expected", in_quotes(*type)));
     }
     layout_->final_segments.push_back(
         {.address = address, .bytes = *bytes, .stream = stream, .small = *type == "small"});
@@ -402,7 +402,7 @@ class PytorchImporter {
       return fail_at_byte(block.position,
                           fmt::format("a block's state is {}; inactive, active_allocated, "
                                       "active_pending_free or active_awaiting_free is expected",
-                                      quoted(*state)));
+                                      in_quotes(*state)));
     }
     const auto bytes = requested_bytes(block, size);
     if (!bytes) return tl::unexpected(bytes.error());

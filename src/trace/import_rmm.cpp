@@ -81,7 +81,7 @@ class RmmImporter {
     lines_.next();
     if (trim(lines_.line()) != rmm_header) {
       return failure(
-          fmt::format("is {}; {} is expected", quoted(lines_.line()), quoted(rmm_header)));
+          fmt::format("is {}; {} is expected", in_quotes(lines_.line()), in_quotes(rmm_header)));
     }
     while (lines_.next()) {
       if (auto status = import_line(lines_.line()); !status)
@@ -148,7 +148,8 @@ class RmmImporter {
 
   [[nodiscard]] Failure bad_field(std::string_view field, std::string_view found,
                                   std::string_view expected) const {
-    return failure(fmt::format("has {} as its {}; {} is expected", quoted(found), field, expected));
+    return failure(
+        fmt::format("has {} as its {}; {} is expected", in_quotes(found), field, expected));
   }
 
   [[nodiscard]] Failure failure(std::string message) const {

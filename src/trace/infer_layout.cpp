@@ -26,7 +26,7 @@ constexpr std::uint64_t smallest_block = 512;  // sizes are multiples of it
 constexpr std::uint64_t small_segment = std::uint64_t{2} << 20U;
 constexpr std::uint64_t longest_tail = std::uint64_t{1} << 20U;  // that is not split off, if large
 
-constexpr std::uint64_t last_address = std::uint64_t{1} << 62U;
+constexpr std::uint64_t last_recorded_address = std::uint64_t{1} << 62U;
 
 std::uint64_t rounded(std::uint64_t bytes) {
   const std::uint64_t multiple = (bytes + smallest_block - 1) / smallest_block * smallest_block;
@@ -41,8 +41,8 @@ std::string described(const Segment& segment) {
 class Segments {
  public:
   Status add(const Segment& segment) {
-    if (segment.bytes == 0 || segment.address > last_address ||
-        segment.bytes > last_address - segment.address)
+    if (segment.bytes == 0 || segment.address > last_recorded_address ||
+        segment.bytes > last_recorded_address - segment.address)
       return fail(described(segment) + " is empty or lies beyond 2^62");
     const auto after = by_address_.lower_bound(segment.address);
     if (after != by_address_.end() && after->first - segment.address < segment.bytes)
@@ -136,7 +136,7 @@ class Inference {
     std::sort(by_address_.begin(), by_address_.end(), [this](std::size_t a, std::size_t b) {
       return stated_.initial_addresses[a] < stated_.initial_addresses[b];
     });
-    std::uint64_t limit = last_address;  // where the block after begins
+    std::uint64_t limit = last_recorded_address;  // where the block after begins
     for (std::size_t rank = count; rank-- > 0;) {
       const std::size_t index = by_address_[rank];
       Initial& block = initial_[index];

@@ -46,7 +46,7 @@ ReadResult read_uncompressed(std::string_view bytes, const ReadOptions& options)
   return fail_at_byte(
       0, fmt::format("begins with {}, as no known trace does: a cistern trace, a PyTorch snapshot "
                      "(pickle), an RMM log (CSV) or a Chrome trace (JSON) is expected",
-                     quoted(bytes.substr(0, 16))));
+                     in_quotes(bytes.substr(0, 16))));
 }
 
 tl::expected<Plannable, TraceError> plannable_uncompressed(std::string_view bytes,
@@ -56,7 +56,7 @@ tl::expected<Plannable, TraceError> plannable_uncompressed(std::string_view byte
   return fail_at_byte(
       0, fmt::format("begins with {}, as no table of lifetimes (CSV with the columns id, lower, "
                      "upper and size) and no known trace does",
-                     quoted(bytes.substr(0, 16))));
+                     in_quotes(bytes.substr(0, 16))));
 }
 
 tl::expected<Recording, TraceError> recording_uncompressed(std::string_view bytes,

@@ -45,7 +45,7 @@ class BinaryReader {
           0,
           fmt::format("begins with {} in place of {}: the file is damaged, perhaps by a transfer "
                       "as text",
-                      quoted(found), quoted(magic)));
+                      in_quotes(found), in_quotes(magic)));
     }
     cursor_.take(magic.size());
     const std::uint64_t found_version = cursor_.little_endian<2>();

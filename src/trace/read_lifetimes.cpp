@@ -23,8 +23,8 @@ using Status = tl::expected<void, TraceError>;
 enum Column : std::size_t { id, lower, upper, size, alignment, offset, hint };
 
 // The order is that of Column.
-constexpr std::array<std::string_view, 7> columns{"id",        "lower",  "upper", "size",
-                                                  "alignment", "offset", "hint"};
+constexpr std::array<std::string_view, 7> table_columns{"id",        "lower",  "upper", "size",
+                                                        "alignment", "offset", "hint"};
 constexpr std::size_t needed_columns = 4;
 
 constexpr std::string_view known_columns =
@@ -49,7 +49,7 @@ class LifetimesReader {
  private:
   /// Finds where each column stands.
   Status read_header() {
-    std::array<std::string_view, columns.size()> names;
+    std::array<std::string_view, table_columns.size()> names;
     width_ = split_fields(lines_.line(), names);
     for (std::size_t place = 0; place < std::min(width_, names.size()); ++place) {
       if (auto status = place_column(names[place], place); !status) return status;
@@ -59,7 +59,8 @@ class LifetimesReader {
       return failure(fmt::format("has {} columns; {}", width_, known_columns));
     for (std::size_t column = 0; column < needed_columns; ++column) {
       if (!places_[column])
-        return failure(fmt::format("lacks the column {}; {}", columns[column], known_columns));
+        return failure(
+            fmt::format("lacks the column {}; {}", table_columns[column], known_columns));
     }
     return {};
   }
@@ -74,17 +75,17 @@ class LifetimesReader {
       return failure(
           "has the column end, the last time of use; upper, the time after it, is expected");
     }
-    const auto* const found = std::find(columns.begin(), columns.end(), name);
-    if (found == columns.end())
-      return failure(fmt::format("has the column {}; {}", quoted(name), known_columns));
-    auto& where = places_[static_cast<std::size_t>(found - columns.begin())];
+    const auto* const found = std::find(table_columns.begin(), table_columns.end(), name);
+    if (found == table_columns.end())
+      return failure(fmt::format("has the column {}; {}", in_quotes(name), known_columns));
+    auto& where = places_[static_cast<std::size_t>(found - table_columns.begin())];
     if (where) return failure(fmt::format("has the column {} twice", name));
     where = place;
     return {};
   }
 
   Status read_row() {
-    std::array<std::string_view, columns.size()> fields;
+    std::array<std::string_view, table_columns.size()> fields;
     if (const std::size_t found = split_fields(lines_.line(), fields); found != width_)
       return failure(fmt::format("has {} fields; there should be {}", found, width_));
     const auto field = [&](Column column) { return fields[*places_[column]]; };
@@ -127,13 +128,13 @@ class LifetimesReader {
     if (same == order.end()) return {};
     return fail_at_line(rows_[same[1]], fmt::format("has the id {} of line {}; an id names one "
                                                     "buffer",
-                                                    detail::quoted(ids[*same]), rows_[*same]));
+                                                    detail::in_quotes(ids[*same]), rows_[*same]));
   }
 
   [[nodiscard]] Failure bad_field(Column column, std::string_view found,
                                   std::string_view expected) const {
-    return failure(
-        fmt::format("has {} as its {}; {} is expected", quoted(found), columns[column], expected));
+    return failure(fmt::format("has {} as its {}; {} is expected", in_quotes(found),
+                               table_columns[column], expected));
   }
 
   [[nodiscard]] Failure failure(std::string message) const {
@@ -142,7 +143,7 @@ class LifetimesReader {
 
   Lines lines_;
   std::size_t width_ = 0;  // how many fields each line has
-  std::array<std::optional<std::size_t>, columns.size()> places_;
+  std::array<std::optional<std::size_t>, table_columns.size()> places_;
   Lifetimes lifetimes_;
   std::vector<std::uint64_t> rows_;  // the line of each buffer
 };
@@ -157,7 +158,7 @@ bool looks_like_lifetimes(std::string_view bytes) {
   const auto end = names.begin() + static_cast<std::ptrdiff_t>(
                                        std::min(split_fields(lines.line(), names), names.size()));
   return std::any_of(names.begin(), end, [](std::string_view name) {
-    return name == columns[lower] || name == columns[upper];
+    return name == table_columns[lower] || name == table_columns[upper];
   });
 }
 

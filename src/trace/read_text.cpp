@@ -33,8 +33,8 @@ class TextReader {
   ReadResult read() {
     lines_.next();
     if (lines_.line() != text_signature) {
-      return failure(
-          fmt::format("is {}; {} is expected", quoted(lines_.line()), quoted(text_signature)));
+      return failure(fmt::format("is {}; {} is expected", in_quotes(lines_.line()),
+                                 in_quotes(text_signature)));
     }
     while (lines_.next()) {
       if (auto status = read_line(lines_.line()); !status)
@@ -42,7 +42,7 @@ class TextReader {
     }
     if (!ended_) {
       return failure(fmt::format("is the last, but the last must be {}: the file was cut short",
-                                 quoted(end_word)));
+                                 in_quotes(end_word)));
     }
     trace_.source = "cistern";
     return if_lawful(std::move(trace_)).map_error([this](TraceError error) {
@@ -55,7 +55,8 @@ class TextReader {
     const std::string_view word = take_word(line);
     if (word.empty() || word.starts_with('#')) return {};
     if (ended_)
-      return failure(fmt::format("follows the line {}, which must be the last", quoted(end_word)));
+      return failure(
+          fmt::format("follows the line {}, which must be the last", in_quotes(end_word)));
     if (word == end_word) {
       ended_ = true;
       return read_numbers<0>(line, end_word).map([](const auto& /*none*/) {});
@@ -63,7 +64,7 @@ class TextReader {
     if (word == initial_word) return read_initial_block(line);
     const auto operation = std::find(operation_words.begin(), operation_words.end(), word);
     if (operation == operation_words.end()) {
-      return failure(fmt::format("begins with {}; initial, {} or end is expected", quoted(word),
+      return failure(fmt::format("begins with {}; initial, {} or end is expected", in_quotes(word),
                                  fmt::join(operation_words, ", ")));
     }
     return read_event(static_cast<Operation>(operation - operation_words.begin() + 1), line);
@@ -104,13 +105,13 @@ class TextReader {
       if (!parsed) {
         return failure(
             fmt::format("has {} where a number below 2^64 is expected; the columns are: {}",
-                        quoted(word), columns));
+                        in_quotes(word), columns));
       }
       number = *parsed;
     }
     if (const std::string_view surplus = take_word(line); !surplus.empty()) {
       return failure(fmt::format("goes on with {} after its last column; the columns are: {}",
-                                 quoted(surplus), columns));
+                                 in_quotes(surplus), columns));
     }
     return numbers;
   }

@@ -9,19 +9,19 @@
 namespace cistern {
 namespace {
 
-using Place = std::vector<Event>::const_iterator;
+using EventPlace = std::vector<Event>::const_iterator;
 
 /// The first mark from `from` on, or the end.
-Place next_mark(Place from, Place end) {
+EventPlace next_mark(EventPlace from, EventPlace end) {
   return std::find_if(from, end,
                       [](const Event& event) { return event.operation == Operation::cycle; });
 }
 
 /// What is live just before `until`, in the order in which it was allocated.
-std::vector<InitialBlock> live_before(const Trace& trace, Place until) {
+std::vector<InitialBlock> live_before(const Trace& trace, EventPlace until) {
   std::vector<InitialBlock> blocks = trace.initial_blocks;
   detail::UntrustedSet freed;  // an id is never used again
-  for (Place event = trace.events.begin(); event != until; ++event) {
+  for (EventPlace event = trace.events.begin(); event != until; ++event) {
     if (event->operation == Operation::allocate) {
       blocks.push_back({event->id, event->bytes, event->alignment, event->stream});
     } else if (event->operation == Operation::free) {
@@ -37,9 +37,9 @@ std::vector<InitialBlock> live_before(const Trace& trace, Place until) {
 }  // namespace
 
 std::optional<Trace> turn_of(const Trace& trace, std::uint64_t number) {
-  const Place end = trace.events.end();
+  const EventPlace end = trace.events.end();
   if (number == 0) return std::nullopt;
-  Place begin = next_mark(trace.events.begin(), end);
+  EventPlace begin = next_mark(trace.events.begin(), end);
   for (; number > 1 && begin != end; --number)
     begin = next_mark(begin + 1, end);
   if (begin == end) return std::nullopt;

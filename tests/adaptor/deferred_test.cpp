@@ -11,6 +11,7 @@
 #include "cistern/device/host.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
+#include "support/cannot.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 
@@ -18,11 +19,8 @@ namespace cistern {
 namespace {
 
 using namespace literals;
+using testing::cannot;
 using testing::Ledger;
-
-Ref<Resource> cannot() {
-  throw std::runtime_error("no driver");
-}
 
 Ref<Resource> cannot_either() {
   throw std::runtime_error("no memory for it");

@@ -25,14 +25,14 @@ using testing::Ledger;
 using testing::Spy;
 
 /// The `n`-th device has addresses of its own.
-Ref<SimulatedDevice> device_of(std::size_t capacity, std::size_t n) {
+Ref<SimulatedDevice> nth_device(std::size_t capacity, std::size_t n) {
   return make<SimulatedDevice>(
       SimulatedDevice::Options{.capacity = capacity, .first_address = n << 40U});
 }
 
 TEST(Fallback, TheSecondTakesWhatTheFirstCannot) {
-  const auto first = device_of(1_MiB, 1);
-  const auto second = device_of(1_GiB, 2);
+  const auto first = nth_device(1_MiB, 1);
+  const auto second = nth_device(1_GiB, 2);
   const auto fallback = make<Fallback>(first, second);
   const Block one = fallback->allocate(1_MiB);
   const Block two = fallback->allocate(512_KiB);   // the first is full
@@ -94,7 +94,7 @@ TEST(Fallback, WhereBothFailTheErrorIsTheOneThatHelps) {
 TEST(Fallback, AlignmentAndStreamsReachBoth) {
   const auto one = make<Spy>(
       make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 1_MiB, .alignment = 4_KiB}));
-  const auto other = make<Spy>(device_of(1_GiB, 2));
+  const auto other = make<Spy>(nth_device(1_GiB, 2));
   const auto fallback = make<Fallback>(one, other);
   const Request request{.bytes = 1_MiB, .alignment = 64_KiB, .stream = {.id = 5}};
   const Block first = fallback->allocate(request);
@@ -126,7 +126,7 @@ TEST(Fallback, AlignmentAndStreamsReachBoth) {
 
 TEST(Fallback, StaleAndForeignFreesAreRefused) {
   const testing::CaughtReports reports;
-  const auto first = device_of(1_MiB, 1);
+  const auto first = nth_device(1_MiB, 1);
   const auto second = make<SimulatedDevice>();
   const auto fallback = make<Fallback>(first, second);
   const Block one = fallback->allocate(1_MiB);
@@ -153,7 +153,7 @@ TEST(Fallback, AnEmptyBlockIsNobodys) {
 }
 
 Ref<Cache> cache_of(std::size_t capacity, std::size_t n) {
-  return make<Cache>(device_of(capacity, n), Cache::Options{.idle_ratio = Cache::no_ratio});
+  return make<Cache>(nth_device(capacity, n), Cache::Options{.idle_ratio = Cache::no_ratio});
 }
 
 TEST(Fallback, TrimsTheFirstBeforeTheSecondAndKeepsWhatItMay) {
@@ -196,7 +196,7 @@ TEST(Fallback, HitsAndMissesAreThoseOfBoth) {
 }
 
 TEST(Fallback, WhatIsSpilledIsCountedOnceHoweverTheyAreNested) {
-  const auto device = [](std::size_t n) { return device_of(1_MiB, n); };
+  const auto device = [](std::size_t n) { return nth_device(1_MiB, n); };
   const auto left = make<Fallback>(make<Fallback>(device(1), device(2)), device(3));
   const auto right = make<Fallback>(device(1), make<Fallback>(device(2), device(3)));
   for (const auto& fallback : {left, right}) {
@@ -239,7 +239,7 @@ TEST(Fallback, AScopePutsThePeaksOfBothBack) {
 TEST(Fallback, StaysForItsLastBlockAndReportsOnce) {
   const testing::CaughtReports reports;
   const auto second = make<SimulatedDevice>();
-  Ref<Resource> fallback = make<Fallback>(device_of(1_MiB, 1), second);
+  Ref<Resource> fallback = make<Fallback>(nth_device(1_MiB, 1), second);
   Resource& resource = *fallback;
   const Block one = resource.allocate(1_MiB);
   const Block two = resource.allocate(2_MiB);
@@ -253,7 +253,7 @@ TEST(Fallback, StaysForItsLastBlockAndReportsOnce) {
 }
 
 TEST(Fallback, WithoutMemoryForARecordNothingIsLost) {
-  const auto fallback = make<Fallback>(device_of(1_MiB, 1), cache_of(1_GiB, 2));
+  const auto fallback = make<Fallback>(nth_device(1_MiB, 1), cache_of(1_GiB, 2));
   std::vector<Block> blocks;
   blocks.reserve(10'000);
   int refused = 0;
@@ -331,7 +331,7 @@ TEST(Fallback, GrowsABlockWhereItIs) {
 
 TEST(Fallback, WhatRanOutIsReportedOfTheFirstDevice) {
   const auto fallback =
-      make<Fallback>(make<Limit>(device_of(1_MiB, 1), 512_KiB), device_of(2_MiB, 2));
+      make<Fallback>(make<Limit>(nth_device(1_MiB, 1), 512_KiB), nth_device(2_MiB, 2));
   const Block block = fallback->allocate(2_MiB);
   try {
     (void)fallback->allocate(1_MiB);

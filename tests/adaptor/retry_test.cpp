@@ -17,7 +17,9 @@
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
 #include "cistern/stack/stack.hpp"
+#include "support/devices.hpp"
 #include "support/failing_new.hpp"
+#include "support/hoards.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 #include "support/seed.hpp"
@@ -28,29 +30,16 @@ namespace {
 
 using namespace literals;
 using namespace std::chrono_literals;
+using testing::device_of;
+using testing::hoard;
 using testing::Spy;
+using testing::unbounded_cache;
 using Step = Retry::Step;
 
 // The time that the tests' retries live in; it stands still unless a test moves it.
 thread_local Retry::Clock::time_point the_time;
-Retry::Options options(unsigned attempts, std::chrono::nanoseconds window = 1s) {
+Retry::Options retry_options(unsigned attempts, std::chrono::nanoseconds window = 1s) {
   return {.attempts = attempts, .window = window, .now = []() noexcept { return the_time; }};
-}
-
-Ref<SimulatedDevice> device_of(std::size_t capacity) {
-  return make<SimulatedDevice>(SimulatedDevice::Options{.capacity = capacity});
-}
-
-Ref<Cache> unbounded_cache(const Ref<Resource>& upstream) {
-  return make<Cache>(upstream, Cache::Options{.idle_ratio = Cache::no_ratio});
-}
-
-void hoard(Resource& pool, std::size_t bytes, std::size_t count) {
-  std::vector<Block> blocks;
-  for (std::size_t i = 0; i < count; ++i)
-    blocks.push_back(pool.allocate(bytes));
-  for (const Block& block : blocks)
-    pool.deallocate(block);
 }
 
 auto always(Errc code) {
@@ -63,7 +52,7 @@ TEST(Retry, AsksExactlyTheStatedTimesAndReportsTheFirstError) {
   for (const unsigned attempts : {0U, 1U, 2U, 3U, 10U}) {
     const auto spy = make<Spy>(device_of(1_GiB));
     spy->before_request = always(Errc::out_of_memory);
-    const auto retry = make<Retry>(spy, options(attempts));
+    const auto retry = make<Retry>(spy, retry_options(attempts));
     for (std::size_t request = 1; request <= 2; ++request) {
       const Expected<Block> block = retry->try_allocate({.bytes = request * 1_MiB});
       ASSERT_FALSE(block);
@@ -84,7 +73,7 @@ TEST(Retry, ReportsTheFirstErrorThoughALaterOneDiffers) {
   spy->before_request = [&](const Request&) {
     return std::optional(++asked == 1 ? Errc::over_limit : Errc::device_failed);
   };
-  const auto retry = make<Retry>(spy, options(5));
+  const auto retry = make<Retry>(spy, retry_options(5));
   EXPECT_EQ(retry->try_allocate({.bytes = 1}).error().code, Errc::over_limit);
   EXPECT_EQ(asked, 2);  // the second failure was of a kind that is not retried
 }
@@ -94,7 +83,7 @@ TEST(Retry, DoesNotRetryAnotherKindOfFailure) {
        {Errc::too_large, Errc::bad_alignment, Errc::device_failed, Errc::invalid_block}) {
     const auto spy = make<Spy>(device_of(1_GiB));
     spy->before_request = always(code);
-    const auto retry = make<Retry>(spy, options(3));
+    const auto retry = make<Retry>(spy, retry_options(3));
     bool called = false;
     retry->add_callback([&](std::size_t) { return called = true, 1; });
     EXPECT_EQ(retry->try_allocate({.bytes = 1_MiB}).error().code, code);
@@ -111,7 +100,7 @@ TEST(Retry, StopsAskingAsSoonAsTheRequestIsMet) {
   spy->before_request = [&](const Request&) {
     return ++asked < 3 ? std::optional(Errc::out_of_memory) : std::nullopt;
   };
-  const auto retry = make<Retry>(spy, options(10));
+  const auto retry = make<Retry>(spy, retry_options(10));
   const Block block = retry->allocate(
       {.bytes = 64_KiB, .alignment = 4_KiB, .stream = {.handle = nullptr, .id = 7}});
   EXPECT_EQ(asked, 3);
@@ -129,7 +118,7 @@ TEST(Retry, StopsAskingAsSoonAsTheRequestIsMet) {
 
 TEST(Retry, LeavesWhatItDoesNotConcernAlone) {
   const auto device = device_of(1_GiB);
-  const auto retry = make<Retry>(device, options(3));
+  const auto retry = make<Retry>(device, retry_options(3));
   EXPECT_TRUE(retry->allocate(0).empty());
   testing::Ledger ledger(*retry);
   {
@@ -152,7 +141,7 @@ TEST(Retry, RecoversAGrowthToo) {
   const auto device =
       make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 16_MiB, .extensible = true});
   const Ref<Cache> other = unbounded_cache(device);
-  const auto retry = make<Retry>(make<Limit>(device, 12_MiB), options(3));
+  const auto retry = make<Retry>(make<Limit>(device, 12_MiB), retry_options(3));
   const Block block = retry->allocate(1_MiB);
   hoard(*other, 5_MiB, 3);
   const Expected<Block> grown = retry->try_grow(block, 8_MiB);
@@ -171,7 +160,7 @@ TEST(Retry, RecoversAGrowthToo) {
 TEST(Retry, BeginsNoStepOnceTheWindowHasPassed) {
   const auto spy = make<Spy>(device_of(1_GiB));
   spy->before_request = always(Errc::out_of_memory);
-  const auto retry = make<Retry>(spy, options(100, 1s));
+  const auto retry = make<Retry>(spy, retry_options(100, 1s));
   int calls = 0;
   retry->add_callback([&](std::size_t) {
     ++calls;
@@ -190,7 +179,7 @@ TEST(Retry, BeginsNoStepOnceTheWindowHasPassed) {
 TEST(Retry, ASlowRecoveryDoesNotResetItsOwnBudget) {
   const auto spy = make<Spy>(device_of(1_GiB));
   spy->before_request = always(Errc::out_of_memory);
-  const auto retry = make<Retry>(spy, options(3, 1s));
+  const auto retry = make<Retry>(spy, retry_options(3, 1s));
   int calls = 0;
   retry->add_callback([&](std::size_t) {
     ++calls;
@@ -205,7 +194,7 @@ TEST(Retry, ASlowRecoveryDoesNotResetItsOwnBudget) {
 TEST(Retry, CallsNoFurtherCallbackOnceTheWindowHasPassed) {
   const auto spy = make<Spy>(device_of(1_GiB));
   spy->before_request = always(Errc::out_of_memory);
-  const auto retry = make<Retry>(spy, options(3, 1s));
+  const auto retry = make<Retry>(spy, retry_options(3, 1s));
   int calls = 0;
   for (int i = 0; i < 3; ++i) {
     retry->add_callback([&](std::size_t) {
@@ -221,7 +210,7 @@ TEST(Retry, CallsNoFurtherCallbackOnceTheWindowHasPassed) {
 TEST(Retry, WithoutAWindowDoesNothing) {
   const auto spy = make<Spy>(device_of(1_GiB));
   spy->before_request = always(Errc::out_of_memory);
-  const auto retry = make<Retry>(spy, options(3, 0s));
+  const auto retry = make<Retry>(spy, retry_options(3, 0s));
   EXPECT_FALSE(retry->try_allocate({.bytes = 1_MiB}));
   EXPECT_EQ(spy->requests.size(), 1U);
 }
@@ -229,7 +218,7 @@ TEST(Retry, WithoutAWindowDoesNothing) {
 TEST(Retry, GivesEveryThreadItsOwnAttempts) {
   const auto spy = make<Spy>(device_of(1_GiB));
   spy->before_request = always(Errc::out_of_memory);
-  const auto retry = make<Retry>(spy, options(3));
+  const auto retry = make<Retry>(spy, retry_options(3));
   std::size_t inside = 0;
   bool started = false;
   retry->add_callback([&](std::size_t) {
@@ -254,7 +243,7 @@ struct Neighbours : ::testing::Test {
   const Ref<SimulatedDevice> device = device_of(16_MiB);
   const Ref<Cache> own = unbounded_cache(device);
   const Ref<Cache> other = unbounded_cache(device);
-  const Ref<Retry> retry = make<Retry>(own, options(3));
+  const Ref<Retry> retry = make<Retry>(own, retry_options(3));
   std::vector<std::size_t> told;
   void note_callback() {
     retry->add_callback([this](std::size_t missing) {
@@ -283,7 +272,7 @@ TEST_F(RetrySteps, TakeFromOtherPoolsNoMoreThanIsMissing) {
 TEST_F(RetrySteps, TakeOnesOwnIdleMemoryFirst) {
   // A cache that would give back by itself is not in between here.
   const auto spy = make<Spy>(own);
-  const auto over = make<Retry>(spy, options(3));
+  const auto over = make<Retry>(spy, retry_options(3));
   hoard(*own, 1_MiB, 8);
   hoard(*other, 1_MiB, 8);
   int asked = 0;
@@ -334,7 +323,7 @@ TEST_F(RetrySteps, StopAmongTheCallbacksOnceEnoughIsFree) {
 
 TEST_F(RetrySteps, LookAgainWhereACallbackFreedToAnotherPool) {
   for (const unsigned attempts : {1U, 2U, 3U}) {
-    const auto stack = make<Retry>(own, options(attempts));
+    const auto stack = make<Retry>(own, retry_options(attempts));
     const Block elsewhere = other->allocate(16_MiB);
     stack->add_callback([&](std::size_t) {
       other->deallocate(elsewhere);
@@ -357,7 +346,7 @@ TEST_F(RetrySteps, AreNotTakenWhereTheUpstreamHadRoomAndFailedAllTheSame) {
 }
 
 TEST_F(RetrySteps, DoNotRobPoolsThatABoundDoesNotConcern) {
-  const auto bounded = make<Retry>(make<Limit>(own, 1_MiB), options(3));
+  const auto bounded = make<Retry>(make<Limit>(own, 1_MiB), retry_options(3));
   hoard(*own, 1_MiB, 4);
   hoard(*other, 1_MiB, 4);
   EXPECT_EQ(bounded->try_allocate({.bytes = 2_MiB}).error().code, Errc::over_limit);
@@ -368,7 +357,7 @@ TEST_F(RetrySteps, DoNotRobPoolsThatABoundDoesNotConcern) {
 TEST_F(RetrySteps, TrimThePoolsThatShareTheBound) {
   const auto budget = make<Limit>(device, 4_MiB);
   const Ref<Cache> hoarder = unbounded_cache(budget);
-  const auto stack = make<Retry>(unbounded_cache(budget), options(3));
+  const auto stack = make<Retry>(unbounded_cache(budget), retry_options(3));
   hoard(*other, 1_MiB, 4);
   hoard(*hoarder, 1_MiB, 4);
   stack->deallocate(stack->allocate(2_MiB));
@@ -392,7 +381,7 @@ TEST_F(RetrySteps, GoFurtherWithEveryAttempt) {
     hoard(*other, 1_MiB, 8);
   };
   fill();
-  const auto three = make<Retry>(spy, options(3));
+  const auto three = make<Retry>(spy, retry_options(3));
   three->add_callback(is_called);
   refuse_until([&] { return idle(own) == 0; });  // the second attempt takes all of a step
   three->deallocate(three->allocate(2_MiB));
@@ -408,7 +397,7 @@ TEST_F(RetrySteps, GoFurtherWithEveryAttempt) {
 
 TEST_F(RetrySteps, TellOfTheWholeRequestWhereNothingSeemsMissing) {
   const auto broken = make<SimulatedDevice>(SimulatedDevice::Options{.fail_probability = 1});
-  const auto stack = make<Retry>(broken, options(3));
+  const auto stack = make<Retry>(broken, retry_options(3));
   stack->add_callback([this](std::size_t missing) { return told.push_back(missing), 0; });
   EXPECT_FALSE(stack->try_allocate({.bytes = 3_MiB}));
   EXPECT_EQ(told, (std::vector<std::size_t>{3_MiB}));  // in the last attempt
@@ -543,7 +532,7 @@ TEST_F(RetryCallbacks, MayClaimAnything) {
 TEST(Retry, ACallbackMayCloseTheStack) {
   const testing::CaughtReports reports;
   const auto device = device_of(16_MiB);
-  auto stack = make<Retry>(unbounded_cache(device), options(3));
+  auto stack = make<Retry>(unbounded_cache(device), retry_options(3));
   Retry* const closed = stack.get();
   const Block all = stack->allocate(16_MiB);
   stack->add_callback([&](std::size_t) -> std::size_t {
@@ -596,7 +585,7 @@ TEST(Retry, EndsAtOnceWhereNothingIsOut) {
   auto alive = std::make_shared<int>();
   const std::weak_ptr<int> watch = alive;
   {
-    const auto stack = make<Retry>(device, options(3));
+    const auto stack = make<Retry>(device, retry_options(3));
     stack->add_callback([alive](std::size_t) { return 0; });
     alive.reset();
   }
@@ -610,7 +599,7 @@ TEST(Retry, MayBeClosedWhileAnotherStageGoesOnUsingItsUpstream) {
   const Block other = cache->allocate(1_MiB);
   Buffer mine;
   {
-    const auto stack = make<Retry>(cache, options(3));
+    const auto stack = make<Retry>(cache, retry_options(3));
     mine = Buffer(*stack, 2_MiB);
   }
   EXPECT_TRUE(cache->deallocate(other));
@@ -667,7 +656,7 @@ TEST(Retry, ADeviceFivePercentTooSmallWhoseOtherPoolHoardsMeetsEveryRequest) {
   constexpr std::size_t working_set = 100;
   const auto device = device_of(working_set * block * 95 / 100);
   const Ref<Cache> hoarder = unbounded_cache(device);
-  const auto retry = make<Retry>(unbounded_cache(device), options(3));
+  const auto retry = make<Retry>(unbounded_cache(device), retry_options(3));
   for (int turn = 0; turn < 3; ++turn) {
     hoard(*hoarder, block, 30);
     testing::Ledger ledger(*retry);
@@ -688,7 +677,7 @@ TEST(Retry, EveryDeviceCallMayFailOnce) {
     const auto device = device_of(16_MiB);
     const Ref<Cache> other = unbounded_cache(device);
     hoard(*other, 1_MiB, 12);
-    const auto stack = make<Retry>(unbounded_cache(device), options(3));
+    const auto stack = make<Retry>(unbounded_cache(device), retry_options(3));
     device->fail_next(failing);
     const std::uint64_t before = device->allocation_calls();
     testing::Ledger ledger(*stack);
@@ -709,7 +698,7 @@ TEST(Retry, EveryDeviceCallMayFailOnce) {
 TEST(Retry, TheRecoveryItselfNeedsNoHeap) {
   const auto device = device_of(16_MiB);
   const Ref<Cache> other = unbounded_cache(device);
-  const auto retry = make<Retry>(unbounded_cache(device), options(3));
+  const auto retry = make<Retry>(unbounded_cache(device), retry_options(3));
   retry->deallocate(retry->allocate(1_MiB));
   hoard(*other, 1_MiB, 15);
   retry->add_callback([](std::size_t) { return 0; });

@@ -23,7 +23,7 @@ namespace {
 using namespace literals;
 using testing::CaughtReports;
 
-constexpr unsigned thread_count = 3;
+constexpr unsigned arena_threads = 3;
 
 /// Where blocks wait for whoever frees them.
 class Shared {
@@ -55,7 +55,7 @@ class Shared {
 template <class Work>
 std::vector<std::thread> others(const std::atomic<bool>& done, std::uint64_t seed, Work work) {
   std::vector<std::thread> threads;
-  for (unsigned i = 0; i < thread_count; ++i) {
+  for (unsigned i = 0; i < arena_threads; ++i) {
     threads.emplace_back([&done, work, seed, i] {
       testing::Random random(seed * 100 + i);
       while (!done) {
@@ -190,10 +190,10 @@ TEST(ArenaRaceAtTheEnd, TheLastBlocksOfAClosedArenaMayBeFreedByAnyThread) {
     Ref<Arena> arena = make<Arena>(device, Arena::Options{.chunk = 8_KiB});
     Arena* const closed = arena.get();
     std::vector<Block> blocks;
-    for (unsigned i = 0; i < 2 * thread_count; ++i)
+    for (unsigned i = 0; i < 2 * arena_threads; ++i)
       blocks.push_back(arena->allocate(i % 2 == 0 ? 1000 : 100'000));
     std::vector<std::thread> threads;
-    for (unsigned i = 0; i < thread_count; ++i) {
+    for (unsigned i = 0; i < arena_threads; ++i) {
       threads.emplace_back([&, i] {
         EXPECT_TRUE(closed->deallocate(blocks[2 * i]));
         EXPECT_TRUE(closed->deallocate(blocks[2 * i + 1]));
@@ -211,7 +211,7 @@ TEST(ArenaRaceOfOwners, AnArenaGoesFromThreadToThread) {
   arena->check_owner(true);
   std::mutex mutex;
   std::vector<std::thread> threads;
-  for (unsigned i = 0; i < thread_count; ++i) {
+  for (unsigned i = 0; i < arena_threads; ++i) {
     threads.emplace_back([&] {
       for (int turn = 0; turn < 200; ++turn) {
         const std::lock_guard lock(mutex);
@@ -224,7 +224,7 @@ TEST(ArenaRaceOfOwners, AnArenaGoesFromThreadToThread) {
   }
   for (std::thread& thread : threads)
     thread.join();
-  EXPECT_EQ(arena->stats().allocations, 5U * 200 * thread_count);
+  EXPECT_EQ(arena->stats().allocations, 5U * 200 * arena_threads);
   EXPECT_EQ(arena->validate(), "");
 }
 

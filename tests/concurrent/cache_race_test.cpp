@@ -1,8 +1,6 @@
 // Four threads on one cache: blocks freed by other threads than took them, trims and bounds that
 // change meanwhile. For ThreadSanitizer, and for the accounts afterwards.
-#include <array>
 #include <atomic>
-#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -14,42 +12,22 @@
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
 #include "support/caches.hpp"
+#include "support/exchange.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 #include "support/seed.hpp"
 #include "support/spy.hpp"
+#include "support/threads.hpp"
 
 namespace cistern {
 namespace {
 
 using namespace literals;
+using testing::Exchange;
+using testing::on_threads;
 
-constexpr unsigned thread_count = 4;
-constexpr int steps = 4000;
-
-template <class Body>
-void on_threads(Body body) {
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < thread_count; ++i)
-    threads.emplace_back(body, i);
-  for (std::thread& thread : threads)
-    thread.join();
-}
-
-/// A place where threads leave blocks for one another to free.
-class Exchange {
- public:
-  std::optional<Block> swap(std::size_t slot, std::optional<Block> block) {
-    const std::lock_guard lock(mutex_);
-    std::swap(slots_[slot % slots_.size()], block);
-    return block;
-  }
-  [[nodiscard]] std::size_t size() const { return slots_.size(); }
-
- private:
-  std::mutex mutex_;
-  std::array<std::optional<Block>, 64> slots_;
-};
+constexpr unsigned cache_threads = 4;
+constexpr int cache_steps = 4000;
 
 class CacheRace : public testing::EveryCache {};
 CISTERN_INSTANTIATE_EVERY_CACHE(CacheRace);
@@ -60,9 +38,9 @@ TEST_P(CacheRace, AllocationsFreesElsewhereTrimsAndBounds) {
   const Ref<Cache> cache = make_cache({.max_bytes = 2_MiB});
   const bool writable = cache->device().limits().host_addressable;
   Exchange exchange;
-  on_threads([&](unsigned index) {
+  on_threads(cache_threads, [&](unsigned index) {
     testing::Random random(seed * 100 + index);
-    for (int step = 0; step < steps; ++step) {
+    for (int step = 0; step < cache_steps; ++step) {
       std::optional<Block> mine;
       if (random.chance(70)) {
         mine = cache->allocate({.bytes = random.size(16), .stream = {.id = index}});
@@ -127,9 +105,9 @@ TEST(LimitRace, ReservedNeverExceedsTheBoundBelowAPool) {
     while (!done)
       ASSERT_LE(device->used(), 4_MiB);
   });
-  on_threads([&](unsigned index) {
+  on_threads(cache_threads, [&](unsigned index) {
     testing::Random random(index);
-    for (int step = 0; step < steps; ++step) {
+    for (int step = 0; step < cache_steps; ++step) {
       const Expected<Block> block = cache->try_allocate({.bytes = random.size(20)});
       if (block) cache->deallocate(*block);
     }
@@ -141,17 +119,17 @@ TEST(LimitRace, ReservedNeverExceedsTheBoundBelowAPool) {
 }
 
 TEST(LimitRace, WhatFitsIsNeverRejectedBecauseOfWhatDoesNot) {
-  const auto limit = make<Limit>(make<SimulatedDevice>(), thread_count * 1_MiB);
+  const auto limit = make<Limit>(make<SimulatedDevice>(), cache_threads * 1_MiB);
   std::atomic<int> rejected{0};
   std::atomic<bool> done{false};
   std::thread greedy([&] {
     while (!done) {
-      const Expected<Block> block = limit->try_allocate({.bytes = thread_count * 1_MiB + 1});
+      const Expected<Block> block = limit->try_allocate({.bytes = cache_threads * 1_MiB + 1});
       if (block) limit->deallocate(*block);
     }
   });
-  on_threads([&](unsigned) {
-    for (int step = 0; step < steps; ++step) {
+  on_threads(cache_threads, [&](unsigned) {
+    for (int step = 0; step < cache_steps; ++step) {
       const Expected<Block> block = limit->try_allocate({.bytes = 1_MiB});
       if (block) limit->deallocate(*block);
       if (!block) ++rejected;
@@ -172,10 +150,10 @@ TEST(LifetimeRace, TheLastBlocksOfAClosedStackMayBeFreedByAnyThread) {
     Resource* closed = nullptr;
     Ref<Resource> stack = make<Limit>(make<Cache>(device), 1_GiB);
     closed = stack.get();
-    for (unsigned i = 0; i < thread_count; ++i)
+    for (unsigned i = 0; i < cache_threads; ++i)
       blocks.push_back(stack->allocate(1_MiB));
     stack->deallocate(stack->allocate(1_KiB));
-    on_threads([&](unsigned index) {
+    on_threads(cache_threads, [&](unsigned index) {
       if (index == 0) stack = {};  // closed while the others free
       closed->deallocate(blocks[index]);
     });

@@ -1,9 +1,7 @@
 // Four threads on one coalescing pool: blocks freed by other threads than took them, growth in
 // place, trims and bounds that change meanwhile. For ThreadSanitizer, and for the accounts
 // afterwards.
-#include <array>
 #include <atomic>
-#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -12,42 +10,22 @@
 #include "cistern/adaptor/limit.hpp"
 #include "cistern/core/size.hpp"
 #include "support/coalesces.hpp"
+#include "support/exchange.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 #include "support/seed.hpp"
 #include "support/spy.hpp"
+#include "support/threads.hpp"
 
 namespace cistern {
 namespace {
 
 using namespace literals;
+using testing::Exchange;
+using testing::on_threads;
 
-constexpr unsigned thread_count = 4;
-constexpr int steps = 1500;
-
-template <class Body>
-void on_threads(Body body) {
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < thread_count; ++i)
-    threads.emplace_back(body, i);
-  for (std::thread& thread : threads)
-    thread.join();
-}
-
-/// A place where threads leave blocks for one another to free.
-class Exchange {
- public:
-  std::optional<Block> swap(std::size_t slot, std::optional<Block> block) {
-    const std::lock_guard lock(mutex_);
-    std::swap(slots_[slot % slots_.size()], block);
-    return block;
-  }
-  [[nodiscard]] std::size_t size() const { return slots_.size(); }
-
- private:
-  std::mutex mutex_;
-  std::array<std::optional<Block>, 64> slots_;
-};
+constexpr unsigned coalesce_threads = 4;
+constexpr int coalesce_steps = 1500;
 
 class CoalesceRace : public testing::EveryCoalesce {};
 CISTERN_INSTANTIATE_EVERY_COALESCE(CoalesceRace);
@@ -58,9 +36,9 @@ TEST_P(CoalesceRace, AllocationsFreesElsewhereTrimsAndBounds) {
   const Ref<Coalesce> pool = make_pool();
   const bool is_writable = pool->device().limits().host_addressable;
   Exchange exchange;
-  on_threads([&](unsigned index) {
+  on_threads(coalesce_threads, [&](unsigned index) {
     testing::Random random(seed * 100 + index);
-    for (int step = 0; step < steps; ++step) {
+    for (int step = 0; step < coalesce_steps; ++step) {
       std::optional<Block> mine;
       if (random.chance(70)) {
         mine = pool->allocate({.bytes = random.size(16), .stream = {.id = index}});
@@ -104,9 +82,9 @@ TEST_P(CoalesceRace, AllocationsFreesElsewhereTrimsAndBounds) {
 TEST_P(CoalesceRace, UnderALimitThatIsTooLowEverythingIsAccountedFor) {
   const auto limit = make<Limit>(make_device(), 600_KiB);
   const auto pool = make<Coalesce>(limit, options());
-  on_threads([&](unsigned index) {
+  on_threads(coalesce_threads, [&](unsigned index) {
     testing::Random random(index);
-    for (int step = 0; step < steps; ++step) {
+    for (int step = 0; step < coalesce_steps; ++step) {
       const Stream stream{.id = index % 2};
       const Expected<Block> block =
           pool->try_allocate({.bytes = random.size(18), .stream = stream});
@@ -125,10 +103,10 @@ TEST_P(CoalesceRace, TheLastBlocksOfAClosedStackMayBeFreedByAnyThread) {
     Ref<Resource> stack = make<Limit>(make<Coalesce>(device, options()), 1_GiB);
     Resource* const open = stack.get();
     std::vector<Block> blocks;
-    for (unsigned i = 0; i < 4 * thread_count; ++i)
+    for (unsigned i = 0; i < 4 * coalesce_threads; ++i)
       blocks.push_back(stack->allocate({.bytes = 100'000, .stream = {.id = i}}));
     stack->deallocate(stack->allocate(1_KiB));
-    on_threads([&](unsigned index) {
+    on_threads(coalesce_threads, [&](unsigned index) {
       if (index == 0) stack = {};  // closed while the others free
       for (unsigned i = 0; i < 4; ++i)
         open->deallocate(blocks[index * 4 + i], {.id = i});
@@ -162,50 +140,6 @@ TEST(CoalesceRaceWithReturns, ARequestWaitsForMemoryThatIsOnItsWayBack) {
   if (block) pool->deallocate(*block);
   EXPECT_EQ(pool->stats().failures, 0U);
   testing::expect_all_accounted_for(*pool);
-}
-
-/// Passes a use on only once the block has grown, and has another handle.
-class LateUse final : public Stage {
- public:
-  explicit LateUse(Ref<Resource> upstream) : Stage(std::move(upstream)) {}
-
-  std::atomic<bool> is_asked{false};
-
-  [[nodiscard]] Expected<Block> try_allocate(const Request& request) noexcept override {
-    return upstream().try_allocate(request);
-  }
-  bool deallocate(const Block& block, Stream stream) noexcept override {
-    return upstream().deallocate(block, stream);
-  }
-  [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept override {
-    const Expected<Block> grown = upstream().try_grow(block, bytes);
-    has_grown_ = true;
-    return grown;
-  }
-  Expected<void> also_used_on(const Block& block, Stream stream) noexcept override {
-    is_asked = true;
-    while (!has_grown_)
-      std::this_thread::yield();
-    return upstream().also_used_on(block, stream);
-  }
-
- private:
-  std::atomic<bool> has_grown_{false};
-};
-
-TEST(CoalesceRaceWithGrowth, AUseIsNotedThoughItsRegionGrowsMeanwhile) {
-  const auto late =
-      make<LateUse>(make<SimulatedDevice>(SimulatedDevice::Options{.extensible = true}));
-  const auto pool = make<Coalesce>(late, Coalesce::Options{.classes = {{}}});
-  const Block block = pool->allocate(1_MiB);
-  std::thread noting([&] { EXPECT_TRUE(pool->also_used_on(block, {.id = 1})); });
-  while (!late->is_asked)
-    std::this_thread::yield();
-  const Block second = pool->allocate(1_MiB);
-  noting.join();
-  pool->deallocate(block);
-  pool->deallocate(second);
-  testing::expect_nothing_held(*pool);
 }
 
 }  // namespace

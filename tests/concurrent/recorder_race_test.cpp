@@ -76,7 +76,7 @@ TEST(RecorderRace, WhoeverFinishesIsToldTheSame) {
                                      ("cistern-race-" + std::to_string(getpid()) + ".pipe");
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   const auto former = std::signal(SIGPIPE, SIG_IGN);
-  const int reader = open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   ASSERT_GE(reader, 0);
   ASSERT_GT(fcntl(reader, F_SETPIPE_SZ, 4096), 0);
   {

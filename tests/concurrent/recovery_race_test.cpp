@@ -15,6 +15,8 @@
 #include "cistern/core/size.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
+#include "support/devices.hpp"
+#include "support/hoards.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 #include "support/seed.hpp"
@@ -24,16 +26,8 @@ namespace {
 
 using namespace literals;
 using namespace std::chrono_literals;
-
-constexpr std::size_t capacity = 4_MiB;
-
-Ref<SimulatedDevice> small_device() {
-  return make<SimulatedDevice>(SimulatedDevice::Options{.capacity = capacity});
-}
-
-Ref<Cache> unbounded_cache(const Ref<Resource>& upstream) {
-  return make<Cache>(upstream, Cache::Options{.idle_ratio = Cache::no_ratio});
-}
+using testing::device_of;
+using testing::unbounded_cache;
 
 Ref<Retry> patient(const Ref<Resource>& upstream) {
   return make<Retry>(upstream, Retry::Options{.attempts = 3, .window = 1000s});
@@ -61,10 +55,10 @@ TEST(RecoveryRace, NeighboursTrimOneAnotherWhileTheyAllocateAndClose) {
   const testing::CaughtReports reports;
   const std::uint64_t seed = testing::seed_or(1);
   SCOPED_TRACE(testing::replay_hint(seed));
-  const auto device = small_device();
+  const auto device = device_of(4_MiB);
   // Whoever comes first has someone to rob, even if the threads happen to run one by one.
   Ref<Cache> hoarder = unbounded_cache(device);
-  hoarder->deallocate(hoarder->allocate(capacity));
+  hoarder->deallocate(hoarder->allocate(4_MiB));
   std::atomic<std::uint64_t> recovered{0};
   std::vector<std::thread> threads;
   for (unsigned index = 0; index < 4; ++index) {
@@ -125,7 +119,7 @@ TEST(RecoveryRace, RequestsThatFitAreMetWhileOthersHoard) {
 TEST(RecoveryRace, CallbacksComeAndGoAllocateAndFreeWhileTheyRun) {
   const std::uint64_t seed = testing::seed_or(3);
   SCOPED_TRACE(testing::replay_hint(seed));
-  const auto device = small_device();
+  const auto device = device_of(4_MiB);
   const Ref<Retry> stack = patient(make<Limit>(unbounded_cache(device), 1_MiB));
   const Ref<Cache> hoarder = unbounded_cache(device);
 
@@ -213,7 +207,7 @@ TEST(RecoveryRace, CallbacksComeAndGoAllocateAndFreeWhileTheyRun) {
 TEST(RecoveryRace, AStackThatPassesBlocksThroughEndsWithTheLastOfThem) {
   const testing::CaughtReports reports;
   for (int life = 0; life < 100; ++life) {
-    const auto device = small_device();
+    const auto device = device_of(4_MiB);
     Ref<Retry> stack = patient(patient(unbounded_cache(device)));
     Retry* const closed = stack.get();
     std::array<Block, 4> blocks;

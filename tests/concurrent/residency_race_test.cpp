@@ -13,7 +13,8 @@
 namespace cistern {
 namespace {
 
-void run(const Stack& stack, void (*step)(const Stack&, testing::Ledger&, testing::Random&)) {
+void on_four_threads(const Stack& stack,
+                     void (*step)(const Stack&, testing::Ledger&, testing::Random&)) {
   std::vector<std::thread> threads;
   for (std::uint64_t seed = 1; seed <= 4; ++seed) {
     threads.emplace_back([&, seed] {
@@ -49,7 +50,7 @@ TEST(BatchRace, ManyThreadsAskForBatches) {
         "trace(\"/dev/null\") > fallback(cache > simulated(200KiB), host)",
         "deferred(cache > resident > host, otherwise=host)"}) {
     SCOPED_TRACE(text);
-    run(open(text), ask_for_batches);
+    on_four_threads(open(text), ask_for_batches);
   }
 }
 

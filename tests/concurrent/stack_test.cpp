@@ -11,18 +11,12 @@
 #include "cistern/stack/pmr.hpp"
 #include "support/ledger.hpp"
 #include "support/seed.hpp"
+#include "support/threads.hpp"
 
 namespace cistern {
 namespace {
 
-template <class Work>
-void on_threads(unsigned count, Work work) {
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < count; ++i)
-    threads.emplace_back(work, i);
-  for (std::thread& thread : threads)
-    thread.join();
-}
+using testing::on_threads;
 
 /// Threads allocate, and free what others allocated: a slot holds a pointer that whoever swaps it
 /// out frees.

@@ -4,15 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include "support/addresses.hpp"
 #include "support/failing_new.hpp"
 #include "support/seed.hpp"
 
 namespace cistern {
 namespace {
 
-void* address(std::uintptr_t number) {
-  return reinterpret_cast<void*>(number);
-}
+using testing::address;
 
 Block block_at(std::uintptr_t number, std::size_t bytes = 64) {
   return {.memory = address(number),

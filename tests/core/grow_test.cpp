@@ -7,6 +7,7 @@
 #include "cistern/device/host.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
+#include "support/errors.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 #include "support/seed.hpp"
@@ -16,11 +17,8 @@ namespace {
 
 using namespace literals;
 using Options = SimulatedDevice::Options;
+using testing::code_of;
 using testing::Ledger;
-
-Errc code_of(const Expected<Block>& block) {
-  return block ? Errc::device_failed : block.error().code;
-}
 
 TEST(Grow, AnExtensibleDeviceGrowsABlockWhereItLies) {
   const auto device = make<SimulatedDevice>(Options{.capacity = 1_MiB, .extensible = true});

@@ -38,7 +38,7 @@ void BySummary::update(Item& item) noexcept {
 }
 
 template <class AnyTree>
-void expect_same(const AnyTree& tree, const std::set<int>& model) {
+void expect_same_items(const AnyTree& tree, const std::set<int>& model) {
   std::vector<int> keys;
   tree.each([&](const Item& item) { keys.push_back(item.key); });
   ASSERT_EQ(keys, std::vector<int>(model.begin(), model.end()));
@@ -89,7 +89,7 @@ TYPED_TEST(IntrusiveTreeTest, IsASetInOrder) {
       if (found != nullptr) {
         ASSERT_EQ(found->key, *expected);
       }
-      expect_same(tree, model);
+      expect_same_items(tree, model);
       expect_summarised(tree);
       if (::testing::Test::HasFatalFailure()) return;
     }

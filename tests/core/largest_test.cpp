@@ -21,13 +21,13 @@ namespace {
 using namespace literals;
 using Recovery = Resource::Recovery;
 
-constexpr std::size_t capacity = 1_MiB;
+constexpr std::size_t world_capacity = 1_MiB;
 
 /// The stack under test and what else stands on its device.
 struct World {
   explicit World(const std::string& text)
       : device(make<SimulatedDevice>(
-            SimulatedDevice::Options{.capacity = capacity, .granularity = 512})),
+            SimulatedDevice::Options{.capacity = world_capacity, .granularity = 512})),
         stack(open(text, {{"mine", device}})),
         other(make<Cache>(device, Cache::Options{.idle_ratio = Cache::no_ratio})) {}
 

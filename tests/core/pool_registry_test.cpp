@@ -14,6 +14,7 @@
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
 #include "support/failing_new.hpp"
+#include "support/hoards.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 
@@ -21,19 +22,8 @@ namespace cistern {
 namespace {
 
 using namespace literals;
-
-Ref<Cache> unbounded_cache(const Ref<Resource>& upstream) {
-  return make<Cache>(upstream, Cache::Options{.idle_ratio = Cache::no_ratio});
-}
-
-/// Leaves `count` idle blocks of `bytes` in `pool`.
-void hoard(Resource& pool, std::size_t bytes, std::size_t count) {
-  std::vector<Block> blocks;
-  for (std::size_t i = 0; i < count; ++i)
-    blocks.push_back(pool.allocate(bytes));
-  for (const Block& block : blocks)
-    pool.deallocate(block);
-}
+using testing::hoard;
+using testing::unbounded_cache;
 
 TEST(PoolRegistry, KnowsAPoolWhileItHasAnOwner) {
   const auto device = make<SimulatedDevice>();

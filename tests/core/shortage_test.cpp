@@ -16,18 +16,16 @@
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
 #include "cistern/stack/stack.hpp"
+#include "support/devices.hpp"
 #include "support/failing_new.hpp"
 
 namespace cistern {
 namespace {
 
 using namespace literals;
+using testing::device_of;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-Ref<SimulatedDevice> device_of(std::size_t capacity) {
-  return make<SimulatedDevice>(SimulatedDevice::Options{.capacity = capacity});
-}
 
 /// The report of a request that fails.
 Shortage shortage_of(Resource& resource, const Request& request) {

@@ -24,7 +24,7 @@ struct NamedStage {
   Ref<Resource> (*on)(Ref<Resource> upstream);
 };
 
-const NamedStage stages[] = {
+const NamedStage named_stages[] = {
     // NOLINT(modernize-avoid-c-arrays): for ValuesIn
     {"cache", [](Ref<Resource> upstream) -> Ref<Resource> { return make<Cache>(upstream); }},
     {"limit", [](Ref<Resource> upstream) -> Ref<Resource> { return make<Limit>(upstream, 1_GiB); }},
@@ -37,11 +37,11 @@ class EveryStage : public ::testing::TestWithParam<NamedStage> {
   const Ref<Spy> spy_ = make<Spy>(make<SimulatedDevice>(), 4_KiB);
   const Ref<Resource> stage_ = GetParam().on(spy_);
 };
-const NamedStage retry = {
+const NamedStage retry_stage = {
     "retry", [](Ref<Resource> upstream) -> Ref<Resource> { return make<Retry>(upstream); }};
-INSTANTIATE_TEST_SUITE_P(PassingThrough, EveryStage, ::testing::Values(retry),
+INSTANTIATE_TEST_SUITE_P(PassingThrough, EveryStage, ::testing::Values(retry_stage),
                          [](const auto& stage) { return std::string(stage.param.name); });
-INSTANTIATE_TEST_SUITE_P(All, EveryStage, ::testing::ValuesIn(stages),
+INSTANTIATE_TEST_SUITE_P(All, EveryStage, ::testing::ValuesIn(named_stages),
                          [](const auto& stage) { return std::string(stage.param.name); });
 
 TEST_P(EveryStage, HandsARequestOnWithAllThatItAsksFor) {
@@ -90,7 +90,7 @@ TEST_P(EveryStage, SaysWhyARequestFailedAndCountsIt) {
 
 // What a stage that passes blocks through says of them is its upstream's.
 class EveryStageWithRecords : public EveryStage {};
-INSTANTIATE_TEST_SUITE_P(All, EveryStageWithRecords, ::testing::ValuesIn(stages),
+INSTANTIATE_TEST_SUITE_P(All, EveryStageWithRecords, ::testing::ValuesIn(named_stages),
                          [](const auto& stage) { return std::string(stage.param.name); });
 
 TEST_P(EveryStageWithRecords, SaysWhatIsOut) {

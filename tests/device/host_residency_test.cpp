@@ -47,16 +47,16 @@ bool is_backed(const void* start, std::size_t bytes) {
 }
 
 /// Some memory of the test's own, page by page.
-class Memory {
+class MappedPages {
  public:
-  explicit Memory(std::size_t pages)
+  explicit MappedPages(std::size_t pages)
       : bytes_(pages * page_size()),
         start_(static_cast<std::byte*>(map_aligned(bytes_, page_size()))) {}
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  Memory(Memory&&) = delete;
-  Memory& operator=(Memory&&) = delete;
-  ~Memory() { munmap(start_, bytes_); }
+  MappedPages(const MappedPages&) = delete;
+  MappedPages& operator=(const MappedPages&) = delete;
+  MappedPages(MappedPages&&) = delete;
+  MappedPages& operator=(MappedPages&&) = delete;
+  ~MappedPages() { munmap(start_, bytes_); }
 
   [[nodiscard]] std::byte* at(std::size_t byte) const { return start_ + byte; }
   [[nodiscard]] Block part(std::size_t from, std::size_t to) const {
@@ -70,7 +70,7 @@ class Memory {
 
 /// Whether the system locks anything here. (A sanitizer's mlock does nothing, and says it did.)
 bool system_locks() {
-  const Memory probe(1);
+  const MappedPages probe(1);
   const std::size_t before = locked();
   const bool locks = mlock(probe.at(0), page_size()) == 0 && locked() > before;
   munlock(probe.at(0), page_size());
@@ -89,7 +89,7 @@ class HostResidencyTest : public ::testing::Test {
 
 TEST_F(HostResidencyTest, LocksWholePagesAndUnlocksThem) {
   const std::size_t before = locked();
-  const Memory memory(8);
+  const MappedPages memory(8);
   const Block part = memory.part(page_size() + 100, 3 * page_size() + 1);
   ASSERT_TRUE(residency_.make_resident({&part, 1}));
   EXPECT_EQ(locked() - before, 3 * page_size());
@@ -102,7 +102,7 @@ TEST_F(HostResidencyTest, LocksWholePagesAndUnlocksThem) {
 
 TEST_F(HostResidencyTest, APageThatTwoPartsShareStaysLockedForTheOther) {
   const std::size_t before = locked();
-  const Memory memory(4);
+  const MappedPages memory(4);
   const std::size_t page = page_size();
   const std::vector<Block> parts = {memory.part(0, page + 10), memory.part(page + 10, page + 20),
                                     memory.part(page + 20, 2 * page + 1)};
@@ -174,7 +174,7 @@ TEST(HostResidencyRefused, PopulatesInsteadAndSaysSoOnce) {
   const auto device = make<HostDevice>();
   HostResidency residency(*device, {.lock = &lock_some, .unlock = &unlock_some});
   calls_left = 0;
-  const Memory memory(4);
+  const MappedPages memory(4);
   std::memset(memory.at(0), 42, 2 * page_size());
   const Block part = memory.part(10, 3 * page_size() + 10);
   for (int i = 0; i < 2; ++i) {
@@ -198,7 +198,7 @@ TEST(HostResidencyRefused, PopulatesInsteadAndSaysSoOnce) {
 TEST(HostResidencyRefused, ABatchThatFailsHalfWayLeavesNothingLocked) {
   const testing::CaughtReports reports;
   const auto device = make<HostDevice>();
-  const Memory memory(20);
+  const MappedPages memory(20);
   const std::size_t page = page_size();
   const std::vector<Block> first = {memory.part(2 * page, 3 * page),
                                     memory.part(6 * page, 7 * page)};

@@ -173,7 +173,7 @@ std::uintptr_t address_of(const Expected<Block>& block) {
   return block ? reinterpret_cast<std::uintptr_t>(block->memory) : 0;
 }
 
-constexpr std::uintptr_t own = std::uintptr_t{1} << 61;
+constexpr std::uintptr_t own_addresses = std::uintptr_t{1} << 61;
 
 TEST(Simulated, FollowsTheAddressesOfAnother) {
   const auto device = make<SimulatedDevice>(Options{.granularity = 4_KiB});
@@ -183,7 +183,7 @@ TEST(Simulated, FollowsTheAddressesOfAnother) {
   const Expected<Block> first = device->try_allocate({.bytes = 5_KiB});
   EXPECT_EQ(address_of(first), 5_GiB);
   const Expected<Block> other = device->try_allocate({.bytes = 8_KiB});  // of another size
-  EXPECT_GE(address_of(other), own);
+  EXPECT_GE(address_of(other), own_addresses);
   const Expected<Block> second = device->try_allocate({.bytes = 4_KiB});
   EXPECT_EQ(address_of(second), 1_GiB);
   const Expected<Block> third = device->try_allocate({.bytes = 4_KiB});
@@ -214,7 +214,7 @@ TEST(Simulated, FollowsNoPlacementThatCannotBe) {
                                       placed({3_GiB + 8, 512}),
                                       placed({3_GiB + 512, 512}, 1_KiB)};
   for (const Expected<Block>& block : others) {
-    EXPECT_GE(address_of(block), own);
+    EXPECT_GE(address_of(block), own_addresses);
     device->deallocate(*block);
   }
   device->deallocate(*live);

@@ -26,14 +26,14 @@ using namespace literals;
 using namespace std::chrono_literals;
 using Options = SimulatedDevice::Options;
 
-enum class Kind { host, simulated };
+enum class PagedDevice { host, simulated };
 
-class VirtualMemoryTest : public ::testing::TestWithParam<Kind> {
+class VirtualMemoryTest : public ::testing::TestWithParam<PagedDevice> {
  protected:
   VirtualMemoryTest() : device_(make_device()), memory_(*device_->virtual_memory()) {}
 
   [[nodiscard]] static Ref<Device> make_device() {
-    if (GetParam() == Kind::host) return make<HostDevice>();
+    if (GetParam() == PagedDevice::host) return make<HostDevice>();
     return make<SimulatedDevice>();
   }
   [[nodiscard]] bool is_writable() const { return device_->limits().host_addressable; }
@@ -42,9 +42,10 @@ class VirtualMemoryTest : public ::testing::TestWithParam<Kind> {
   VirtualMemory& memory_;
 };
 
-INSTANTIATE_TEST_SUITE_P(All, VirtualMemoryTest, ::testing::Values(Kind::host, Kind::simulated),
+INSTANTIATE_TEST_SUITE_P(All, VirtualMemoryTest,
+                         ::testing::Values(PagedDevice::host, PagedDevice::simulated),
                          [](const auto& each) {
-                           return each.param == Kind::host ? "host" : "simulated";
+                           return each.param == PagedDevice::host ? "host" : "simulated";
                          });
 
 TEST_P(VirtualMemoryTest, AddressesCostNothingUntilPagesAreMapped) {

@@ -16,7 +16,7 @@ namespace {
 using detail::Part;
 using detail::partition;
 
-constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
+constexpr std::uint64_t max_time = std::numeric_limits<std::uint64_t>::max();
 
 TEST(PartitionTest, NothingHasNoParts) {
   EXPECT_TRUE(partition({}).empty());
@@ -31,7 +31,7 @@ TEST(PartitionTest, LeavesOutWhatIsEmptyInTimeOrBytes) {
 
 TEST(PartitionTest, CutsTimeWhereNothingIsLive) {
   // 0-2 and 2-4 meet but do not overlap; 3-6 reaches over the end of the second.
-  const std::vector<Lifetime> buffers{{2, 4, 5}, {0, 2, 3}, {3, 6, 4}, {9, most, 1}};
+  const std::vector<Lifetime> buffers{{2, 4, 5}, {0, 2, 3}, {3, 6, 4}, {9, max_time, 1}};
   const auto parts = partition(buffers);
   ASSERT_EQ(parts.size(), 3U);
   EXPECT_EQ(parts[0].buffers, std::vector<std::uint32_t>{1});
@@ -76,9 +76,10 @@ TEST(PartitionTest, RefusesWhatIsNoLifetime) {
   EXPECT_THROW(partition(std::vector<Lifetime>{{5, 4, 1}}), std::invalid_argument);
   EXPECT_THROW(partition(std::vector<Lifetime>{{4, 4, 1, 0}}), std::invalid_argument);
   EXPECT_THROW(partition(std::vector<Lifetime>{{4, 5, 1, 24}}), std::invalid_argument);
-  EXPECT_THROW(partition(std::vector<Lifetime>{{0, 2, most - 1}, {1, 3, 1}}),
+  EXPECT_THROW(partition(std::vector<Lifetime>{{0, 2, max_time - 1}, {1, 3, 1}}),
                std::invalid_argument);
-  EXPECT_EQ(partition(std::vector<Lifetime>{{0, 2, most - 1}, {2, 3, most - 1}}).size(), 2U);
+  EXPECT_EQ(partition(std::vector<Lifetime>{{0, 2, max_time - 1}, {2, 3, max_time - 1}}).size(),
+            2U);
 }
 
 TEST(PartitionTest, ItemsConflictInSectionsAsTheirBuffersDoInTime) {

@@ -14,7 +14,7 @@
 namespace cistern {
 namespace {
 
-constexpr std::size_t most = std::numeric_limits<std::size_t>::max();
+constexpr std::size_t max_size = std::numeric_limits<std::size_t>::max();
 
 Plan checked_plan(std::span<const Lifetime> buffers, const PlanBudget& budget) {
   Plan plan = make_plan(buffers, budget);
@@ -88,7 +88,7 @@ TEST(PlanTest, ABudgetOfStepsIsKeptAndRepeatsExactly) {
   for (int run = 0; run < 10; ++run) {
     const auto buffers =
         testing::random_buffers(random, {.buffers = 80, .times = 60, .bytes = 10000});
-    std::size_t last_peak = most;
+    std::size_t last_peak = max_size;
     for (const std::uint64_t steps : {5'000U, 50'000U, 200'000U}) {
       const Plan plan = checked_plan(buffers, {.steps = steps});
       const Plan again = checked_plan(buffers, {.steps = steps});
@@ -106,13 +106,13 @@ TEST(PlanTest, RefusesWhatIsNoLifetime) {
   EXPECT_THROW(make_plan(Buffers{{2, 1, 1}}, {}), std::invalid_argument);
   EXPECT_THROW(make_plan(Buffers{{1, 2, 1, 3}}, {}), std::invalid_argument);
   EXPECT_THROW(make_plan(Buffers{{1, 2, 1, 0}}, {}), std::invalid_argument);
-  EXPECT_THROW(make_plan(Buffers{{1, 3, most}, {2, 4, 1}}, {}), std::invalid_argument);
-  EXPECT_THROW(make_plan(Buffers{{1, 3, most - 1}, {2, 4, 1, 2}, {2, 4, 1, 2}}, {}),
+  EXPECT_THROW(make_plan(Buffers{{1, 3, max_size}, {2, 4, 1}}, {}), std::invalid_argument);
+  EXPECT_THROW(make_plan(Buffers{{1, 3, max_size - 1}, {2, 4, 1, 2}, {2, 4, 1, 2}}, {}),
                std::invalid_argument);
 }
 
 TEST(PlanTest, RefusesWhatDoesNotFitForItsAlignment) {
-  constexpr std::size_t half = most / 2 + 1;
+  constexpr std::size_t half = max_size / 2 + 1;
   EXPECT_THROW(
       make_plan(std::vector<Lifetime>{{1, 3, half, half}, {1, 3, 1, half}, {1, 3, 1, half}},
                 {.steps = 1000}),
@@ -120,11 +120,13 @@ TEST(PlanTest, RefusesWhatDoesNotFitForItsAlignment) {
 }
 
 TEST(PlanTest, HugeSizesAndTimesAreNumbersLikeOthers) {
-  constexpr std::size_t half = most / 2;
-  const std::vector<Lifetime> buffers{
-      {0, most, half}, {most - 1, most, half}, {5, most - 1, half - 9}, {0, 5, 3, 2}};
+  constexpr std::size_t half = max_size / 2;
+  const std::vector<Lifetime> buffers{{0, max_size, half},
+                                      {max_size - 1, max_size, half},
+                                      {5, max_size - 1, half - 9},
+                                      {0, 5, 3, 2}};
   const Plan plan = checked_plan(buffers, {.steps = 100'000});
-  EXPECT_EQ(plan.peak_bytes, most - 1);
+  EXPECT_EQ(plan.peak_bytes, max_size - 1);
   EXPECT_TRUE(plan.proved_optimal);
 }
 

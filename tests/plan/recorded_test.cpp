@@ -31,17 +31,17 @@ std::vector<Lifetime> read_buffers(const std::filesystem::path& path) {
   return buffers;
 }
 
-struct Recorded {
+struct RecordedInstance {
   const char* file;
   std::uint64_t steps;       // that suffice for `enough`
   std::size_t enough;        // 0: a plan that is proved optimal
   double first_ratio = 1.3;  // of the first answer to the lower bound, at most
 };
 
-class RecordedPlanTest : public ::testing::TestWithParam<Recorded> {};
+class RecordedPlanTest : public ::testing::TestWithParam<RecordedInstance> {};
 
 TEST_P(RecordedPlanTest, IsPacked) {
-  const Recorded& recorded = GetParam();
+  const RecordedInstance& recorded = GetParam();
   const auto path =
       std::filesystem::path(CISTERN_SOURCE_DIR "/../shared/traces/plan") / recorded.file;
   if (!std::filesystem::exists(path)) GTEST_SKIP() << "there is no " << path;
@@ -59,21 +59,21 @@ TEST_P(RecordedPlanTest, IsPacked) {
       << plan.peak_bytes << " after " << plan.steps << " steps";
 }
 
-constexpr std::size_t capacity = 1'048'576;  // of the accelerator the instances are for
+constexpr std::size_t accelerator_bytes = 1'048'576;  // of the accelerator the instances are for
 
-INSTANTIATE_TEST_SUITE_P(Instances, RecordedPlanTest,
-                         ::testing::Values(Recorded{"A.1048576.csv", 40'000'000, capacity},
-                                           Recorded{"B.1048576.csv", 40'000'000, capacity},
-                                           Recorded{"C.1048576.csv", 40'000'000, capacity},
-                                           Recorded{"D.1048576.csv", 40'000'000, capacity},
-                                           Recorded{"E.1048576.csv", 40'000'000, capacity},
-                                           Recorded{"F.1048576.csv", 40'000'000, capacity},
-                                           Recorded{"somas_tensors_resnet50.csv", 40'000'000, 0,
-                                                    1.01}),
-                         [](const auto& instance) {
-                           const std::string file = instance.param.file;
-                           return file.substr(0, file.find('.'));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Instances, RecordedPlanTest,
+    ::testing::Values(RecordedInstance{"A.1048576.csv", 40'000'000, accelerator_bytes},
+                      RecordedInstance{"B.1048576.csv", 40'000'000, accelerator_bytes},
+                      RecordedInstance{"C.1048576.csv", 40'000'000, accelerator_bytes},
+                      RecordedInstance{"D.1048576.csv", 40'000'000, accelerator_bytes},
+                      RecordedInstance{"E.1048576.csv", 40'000'000, accelerator_bytes},
+                      RecordedInstance{"F.1048576.csv", 40'000'000, accelerator_bytes},
+                      RecordedInstance{"somas_tensors_resnet50.csv", 40'000'000, 0, 1.01}),
+    [](const auto& instance) {
+      const std::string file = instance.param.file;
+      return file.substr(0, file.find('.'));
+    });
 
 }  // namespace
 }  // namespace cistern

@@ -283,7 +283,7 @@ TEST(CacheUpstream, PoolOnPoolIsTrimmedFromAboveToWhatIsKeptInAll) {
 }
 
 /// The same seeded run of requests and frees on any resource; returns how many requests failed.
-std::size_t recorded_run(Resource& resource, std::uint64_t seed) {
+std::size_t recorded_cache_run(Resource& resource, std::uint64_t seed) {
   testing::Random random(seed);
   Ledger ledger(resource);
   std::size_t failed = 0;
@@ -308,7 +308,7 @@ std::size_t recorded_run(Resource& resource, std::uint64_t seed) {
 }
 
 class FailureInjection : public ::testing::TestWithParam<testing::NamedPolicy> {};
-INSTANTIATE_TEST_SUITE_P(All, FailureInjection, ::testing::ValuesIn(testing::policies),
+INSTANTIATE_TEST_SUITE_P(All, FailureInjection, ::testing::ValuesIn(testing::bucket_policies),
                          [](const auto& policy) { return std::string(policy.param.name); });
 
 TEST(CacheUpstream, ARequestThatCannotBeRecordedUsesUpNoRecord) {
@@ -330,13 +330,13 @@ TEST_P(FailureInjection, WhicheverDeviceCallFailsNothingIsLost) {
   SCOPED_TRACE(testing::replay_hint(seed));
   const Cache::Options options{.buckets = GetParam().policy, .max_bytes = 256_KiB};
   const auto healthy = make<SimulatedDevice>();
-  EXPECT_EQ(recorded_run(*make<Cache>(healthy, options), seed), 0U);
+  EXPECT_EQ(recorded_cache_run(*make<Cache>(healthy, options), seed), 0U);
   const std::uint64_t calls = healthy->allocation_calls();
   ASSERT_GT(calls, 50U);
   for (std::uint64_t n = 1; n <= calls; ++n) {
     const auto device = make<SimulatedDevice>(SimulatedDevice::Options{.fail_at = n});
     const Ref<Cache> cache = make<Cache>(device, options);
-    ASSERT_LE(recorded_run(*cache, seed), 1U) << "call " << n;
+    ASSERT_LE(recorded_cache_run(*cache, seed), 1U) << "call " << n;
     cache->deallocate(cache->allocate(12'345));  // the next request works
     testing::expect_all_accounted_for(*cache);
     ASSERT_EQ(device->used(), 0U);
@@ -354,7 +354,7 @@ TEST_P(FailureInjection, ADeviceThatKeepsFailingLosesNothing) {
     const Ref<Cache> cache =
         make<Cache>(make<SimulatedDevice>(device),
                     Cache::Options{.buckets = GetParam().policy, .max_bytes = 256_KiB});
-    recorded_run(*cache, seed);
+    recorded_cache_run(*cache, seed);
     testing::expect_all_accounted_for(*cache);
   }
 }

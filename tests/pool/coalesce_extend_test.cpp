@@ -24,7 +24,7 @@ using testing::Ledger;
 
 constexpr SimulatedDevice::Options extensible{.capacity = 64_MiB, .extensible = true};
 
-Coalesce::Options one_class(Placement place = Placement::best) {
+Coalesce::Options one_class_of_regions(Placement place = Placement::best) {
   return {.classes = {{.region = 2_MiB, .region_for = 1_MiB}},
           .growth = Growth::exact,
           .place = place,
@@ -33,7 +33,7 @@ Coalesce::Options one_class(Placement place = Placement::best) {
 
 TEST(CoalesceExtend, OneRegionGrowsByWhatIsMissing) {
   const auto device = make<SimulatedDevice>(extensible);
-  const auto pool = make<Coalesce>(device, one_class());
+  const auto pool = make<Coalesce>(device, one_class_of_regions());
   const Block a = pool->allocate(1_MiB);
   EXPECT_EQ(device->used(), 1_MiB);  // and no whole region
   const Block b = pool->allocate(3_MiB);
@@ -68,7 +68,7 @@ TEST(CoalesceExtend, EachClassHasOneRegion) {
 
 TEST(CoalesceExtend, AlignmentIsCountedWithWhatIsMissing) {
   const auto device = make<SimulatedDevice>(extensible);
-  const auto pool = make<Coalesce>(device, one_class());
+  const auto pool = make<Coalesce>(device, one_class_of_regions());
   Ledger ledger(*pool);
   EXPECT_TRUE(ledger.allocate({.bytes = 512}));
   EXPECT_TRUE(ledger.allocate({.bytes = 4_KiB, .alignment = 4_KiB}));
@@ -80,7 +80,7 @@ TEST(CoalesceExtend, AlignmentIsCountedWithWhatIsMissing) {
 
 TEST(CoalesceExtend, TheHoleThatEndsARegionIsUsedWhosesoeverItIs) {
   const auto device = make<SimulatedDevice>(extensible);
-  const auto pool = make<Coalesce>(device, one_class());
+  const auto pool = make<Coalesce>(device, one_class_of_regions());
   const Block a = pool->allocate({.bytes = 1_MiB, .stream = {.id = 1}});
   const Block b = pool->allocate({.bytes = 1_MiB, .stream = {.id = 1}});
   pool->deallocate(b, {.id = 1});
@@ -95,7 +95,7 @@ TEST(CoalesceExtend, TheHoleThatEndsARegionIsUsedWhosesoeverItIs) {
 
 TEST(CoalesceExtend, SeparateStreamsLeaveTheEndToItsOwner) {
   const auto device = make<SimulatedDevice>(extensible);
-  Coalesce::Options options = one_class();
+  Coalesce::Options options = one_class_of_regions();
   options.streams = StreamSharing::separate;
   const auto pool = make<Coalesce>(device, options);
   const Block a = pool->allocate({.bytes = 1_MiB, .stream = {.id = 1}});
@@ -113,7 +113,7 @@ TEST(CoalesceExtend, SeparateStreamsLeaveTheEndToItsOwner) {
 
 TEST(CoalesceExtend, ARefusedExtensionFailsLikeAnyRequestAndLosesNothing) {
   const auto device = make<SimulatedDevice>(extensible);
-  const auto pool = make<Coalesce>(device, one_class());
+  const auto pool = make<Coalesce>(device, one_class_of_regions());
   const Block a = pool->allocate(1_MiB);
   device->fail_next(1);
   const Expected<Block> refused = pool->try_allocate({.bytes = 1_MiB});
@@ -174,7 +174,7 @@ class GrowthSpy final : public Stage {
 
 TEST(CoalesceExtend, WhereARegionCannotGrowAnotherIsObtained) {
   const auto spy = make<GrowthSpy>(make<SimulatedDevice>(extensible));
-  const auto pool = make<Coalesce>(spy, one_class());
+  const auto pool = make<Coalesce>(spy, one_class_of_regions());
   const Block a = pool->allocate(1_MiB);
   spy->refusal = Errc::cannot_grow;
   const Block b = pool->allocate(3_MiB);
@@ -193,7 +193,7 @@ TEST(CoalesceExtend, WhereARegionCannotGrowAnotherIsObtained) {
 
 TEST(CoalesceExtend, WhatOthersTookMeanwhileIsExtendedAnew) {
   const auto spy = make<GrowthSpy>(make<SimulatedDevice>(extensible));
-  const auto pool = make<Coalesce>(spy, one_class());
+  const auto pool = make<Coalesce>(spy, one_class_of_regions());
   const Block a = pool->allocate(1_MiB);
   const Block b = pool->allocate(1_MiB);
   pool->deallocate(b);
@@ -213,7 +213,7 @@ TEST(CoalesceExtend, WhatOthersTookMeanwhileIsExtendedAnew) {
 
 TEST(CoalesceExtend, ARegionThatGrowsDoesNotGoBackMeanwhile) {
   const auto spy = make<GrowthSpy>(make<SimulatedDevice>(extensible));
-  const auto pool = make<Coalesce>(spy, one_class());
+  const auto pool = make<Coalesce>(spy, one_class_of_regions());
   pool->deallocate(pool->allocate(1_MiB));
   spy->after_growth = [&] {
     pool->trim();
@@ -229,7 +229,7 @@ TEST(CoalesceExtend, ARegionThatGrowsDoesNotGoBackMeanwhile) {
 TEST(CoalesceExtend, ACallbackMaySayWhereABlockOfTheGrowingRegionIsUsed) {
   const auto device = make<SimulatedDevice>(extensible);
   const auto retry = make<Retry>(device, Retry::Options{.attempts = 1});
-  const auto pool = make<Coalesce>(retry, one_class());
+  const auto pool = make<Coalesce>(retry, one_class_of_regions());
   const Block a = pool->allocate(1_MiB);
   bool noted = false;
   retry->add_callback([&](std::size_t /*missing*/) {
@@ -247,7 +247,7 @@ TEST(CoalesceExtend, ACallbackMaySayWhereABlockOfTheGrowingRegionIsUsed) {
 TEST(CoalesceExtend, AfterARefusedGrowthTheBoundOnIdleRegionsHolds) {
   const auto device = make<SimulatedDevice>(extensible);
   const auto spy = make<GrowthSpy>(device);
-  const auto pool = make<Coalesce>(spy, one_class());
+  const auto pool = make<Coalesce>(spy, one_class_of_regions());
   pool->deallocate(pool->allocate(1_MiB));
   spy->after_growth = [&] { pool->set_max_idle(0); };
   device->fail_next(1);
@@ -260,7 +260,7 @@ TEST(CoalesceExtend, AfterARefusedGrowthTheBoundOnIdleRegionsHolds) {
 TEST(CoalesceExtend, WithoutMemoryForTheRecordTheRequestFailsAndTheRegionIsUsable) {
   for (int n = 1; n < 20; ++n) {
     const auto device = make<SimulatedDevice>(extensible);
-    const auto pool = make<Coalesce>(device, one_class());
+    const auto pool = make<Coalesce>(device, one_class_of_regions());
     std::vector<Block> blocks;
     blocks.reserve(200);
     {
@@ -282,7 +282,7 @@ TEST(CoalesceExtend, WithoutMemoryForTheRecordTheRequestFailsAndTheRegionIsUsabl
 
 TEST(CoalesceExtend, TheSecondTurnIsServedExactlyAsTheFirst) {
   const auto device = make<SimulatedDevice>(extensible);
-  const auto pool = make<Coalesce>(device, one_class(Placement::packed));
+  const auto pool = make<Coalesce>(device, one_class_of_regions(Placement::packed));
   std::vector<void*> first;
   for (int turn = 0; turn < 3; ++turn) {
     testing::Random random(testing::seed_or(4));
@@ -306,9 +306,9 @@ TEST(CoalesceExtend, TheSecondTurnIsServedExactlyAsTheFirst) {
 }
 
 /// Its memory is an object, of which a block is a part.
-class ObjectDevice final : public Device {
+class JoinedObjects final : public Device {
  public:
-  ObjectDevice()
+  JoinedObjects()
       : Device({.kind = "object",
                 .name = "",
                 .total_memory = 16_MiB,
@@ -333,8 +333,8 @@ class ObjectDevice final : public Device {
 
 TEST(CoalesceObjects, OffsetsCountFromTheObjectOfTheDevice) {
   const auto pool = make<Coalesce>(
-      make<ObjectDevice>(), Coalesce::Options{.classes = {{.region = 1_MiB, .region_for = 1_MiB}},
-                                              .idle_ratio = Coalesce::no_ratio});
+      make<JoinedObjects>(), Coalesce::Options{.classes = {{.region = 1_MiB, .region_for = 1_MiB}},
+                                               .idle_ratio = Coalesce::no_ratio});
   const Block a = pool->allocate(1'000);
   const Block b = pool->allocate(1'000);
   EXPECT_EQ(b.memory, a.memory);
@@ -354,8 +354,8 @@ TEST(CoalesceObjects, OffsetsCountFromTheObjectOfTheDevice) {
 
 TEST(CoalesceObjects, OfAPoolBelowOffsetsAddUp) {
   const auto inner = make<Coalesce>(
-      make<ObjectDevice>(), Coalesce::Options{.classes = {{.region = 1_MiB, .region_for = 1_MiB}},
-                                              .idle_ratio = Coalesce::no_ratio});
+      make<JoinedObjects>(), Coalesce::Options{.classes = {{.region = 1_MiB, .region_for = 1_MiB}},
+                                               .idle_ratio = Coalesce::no_ratio});
   const Block before = inner->allocate(4'032);
   const auto outer = make<Coalesce>(
       inner, Coalesce::Options{.classes = {{.region = 64_KiB, .region_for = 64_KiB}}});

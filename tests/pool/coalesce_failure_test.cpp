@@ -17,7 +17,7 @@ using testing::FailingNew;
 using testing::Ledger;
 
 /// The same seeded run of requests and frees on any pool; returns how many requests failed.
-std::size_t recorded_run(Coalesce& pool, std::uint64_t seed) {
+std::size_t recorded_stream_run(Coalesce& pool, std::uint64_t seed) {
   testing::Random random(seed);
   Ledger ledger(pool);
   std::size_t failed = 0;
@@ -44,17 +44,17 @@ std::size_t recorded_run(Coalesce& pool, std::uint64_t seed) {
   return failed;
 }
 
-struct DeviceKind {
+struct SimulatedKind {
   const char* name;
   SimulatedDevice::Options options;
 };
 // NOLINTNEXTLINE(readability-identifier-naming): GoogleTest looks for this name
-void PrintTo(const DeviceKind& kind, std::ostream* out) {
+void PrintTo(const SimulatedKind& kind, std::ostream* out) {
   *out << kind.name;
 }
 
 class CoalesceFailure
-    : public ::testing::TestWithParam<std::tuple<testing::NamedOptions, DeviceKind>> {
+    : public ::testing::TestWithParam<std::tuple<testing::NamedOptions, SimulatedKind>> {
  protected:
   [[nodiscard]] static Coalesce::Options options() { return std::get<0>(GetParam()).options; }
   [[nodiscard]] static SimulatedDevice::Options device() { return std::get<1>(GetParam()).options; }
@@ -62,9 +62,9 @@ class CoalesceFailure
 INSTANTIATE_TEST_SUITE_P(
     All, CoalesceFailure,
     ::testing::Combine(::testing::ValuesIn(testing::coalesce_policies()),
-                       ::testing::Values(DeviceKind{"simulated", {}},
-                                         DeviceKind{"extensible", {.extensible = true}},
-                                         DeviceKind{"joining", {.joins_adjacent = true}})),
+                       ::testing::Values(SimulatedKind{"simulated", {}},
+                                         SimulatedKind{"extensible", {.extensible = true}},
+                                         SimulatedKind{"joining", {.joins_adjacent = true}})),
     [](const auto& each) {
       return std::string(std::get<0>(each.param).name) + "_" + std::get<1>(each.param).name;
     });
@@ -73,7 +73,7 @@ TEST_P(CoalesceFailure, WhicheverDeviceCallFailsNothingIsLost) {
   const std::uint64_t seed = testing::seed_or(5);
   SCOPED_TRACE(testing::replay_hint(seed));
   const auto healthy = make<SimulatedDevice>(device());
-  EXPECT_EQ(recorded_run(*make<Coalesce>(healthy, options()), seed), 0U);
+  EXPECT_EQ(recorded_stream_run(*make<Coalesce>(healthy, options()), seed), 0U);
   const std::uint64_t calls = healthy->allocation_calls();
   ASSERT_GT(calls, 1U);
   for (std::uint64_t n = 1; n <= std::min<std::uint64_t>(calls, 60); ++n) {
@@ -81,7 +81,7 @@ TEST_P(CoalesceFailure, WhicheverDeviceCallFailsNothingIsLost) {
     failing.fail_at = n;
     const auto simulated = make<SimulatedDevice>(failing);
     const Ref<Coalesce> pool = make<Coalesce>(simulated, options());
-    ASSERT_LE(recorded_run(*pool, seed), 1U) << "call " << n;
+    ASSERT_LE(recorded_stream_run(*pool, seed), 1U) << "call " << n;
     pool->deallocate(pool->allocate(12'345));  // the next request works
     testing::expect_all_accounted_for(*pool);
     ASSERT_EQ(simulated->used(), 0U);
@@ -101,7 +101,7 @@ TEST_P(CoalesceFailure, ADeviceThatKeepsFailingLosesNothing) {
     if (way == 5) failing.capacity = 2_MiB;
     const auto simulated = make<SimulatedDevice>(failing);
     const Ref<Coalesce> pool = make<Coalesce>(simulated, options());
-    recorded_run(*pool, seed);
+    recorded_stream_run(*pool, seed);
     testing::expect_all_accounted_for(*pool);
     ASSERT_EQ(simulated->used(), 0U) << way;
   }

@@ -63,7 +63,7 @@ class CoalesceGrowth : public ::testing::Test {
   std::vector<Block> held_;
 };
 
-Coalesce::Options one_class() {
+Coalesce::Options one_exact_class() {
   return {.classes = {{}}, .growth = Growth::exact, .idle_ratio = Coalesce::no_ratio};
 }
 
@@ -122,7 +122,7 @@ TEST_F(CoalesceGrowth, AFittedRegionHoldsAWholeNumberOfTheRequests) {
 }
 
 TEST_F(CoalesceGrowth, SizesAreRoundedToTheGranuleAndRegionsToTheirStep) {
-  Coalesce::Options options = one_class();
+  Coalesce::Options options = one_exact_class();
   options.granule = 4_KiB;
   options.region_step = 64_KiB;
   open(options);
@@ -136,7 +136,7 @@ TEST_F(CoalesceGrowth, SizesAreRoundedToTheGranuleAndRegionsToTheirStep) {
 }
 
 TEST_F(CoalesceGrowth, ByAFixedStepARegionIsAMultiple) {
-  Coalesce::Options options = one_class();
+  Coalesce::Options options = one_exact_class();
   options.classes = {{.region = 64_KiB}};
   options.growth = Growth::fixed;
   open(options);
@@ -147,7 +147,7 @@ TEST_F(CoalesceGrowth, ByAFixedStepARegionIsAMultiple) {
 }
 
 TEST_F(CoalesceGrowth, DoublingAsksForAsMuchAsThereIs) {
-  Coalesce::Options options = one_class();
+  Coalesce::Options options = one_exact_class();
   options.growth = Growth::doubling;
   open(options);
   for (const std::size_t bytes : {1_KiB, 1_KiB, 1_KiB, 8_KiB, 1_KiB, 14_KiB})
@@ -156,7 +156,7 @@ TEST_F(CoalesceGrowth, DoublingAsksForAsMuchAsThereIs) {
 }
 
 TEST_F(CoalesceGrowth, DoublingStopsAtWhatTheDeviceHas) {
-  Coalesce::Options options = one_class();
+  Coalesce::Options options = one_exact_class();
   options.growth = Growth::doubling;
   open(options, {.capacity = 10_KiB});
   hold(pool->allocate(6_KiB));
@@ -230,7 +230,7 @@ TEST_F(CoalesceGrowth, ThatDoesNotBorrowLeavesOtherClassesAlone) {
 }
 
 TEST_F(CoalesceGrowth, GivesBackNoMoreThanTheRequestNeedsBeforeItFails) {
-  open(one_class(), {.capacity = 10_MiB});
+  open(one_exact_class(), {.capacity = 10_MiB});
   std::vector<Block> blocks;
   for (int i = 0; i < 10; ++i)
     blocks.push_back(pool->allocate(1_MiB));
@@ -246,7 +246,7 @@ TEST_F(CoalesceGrowth, GivesBackNoMoreThanTheRequestNeedsBeforeItFails) {
 }
 
 TEST_F(CoalesceGrowth, GivesBackAllOfItBeforeItFails) {
-  open(one_class());
+  open(one_exact_class());
   std::vector<Block> blocks;
   for (int i = 0; i < 10; ++i)
     blocks.push_back(pool->allocate(1_MiB));
@@ -301,7 +301,7 @@ TEST_F(CoalesceGrowth, TrimLowersWhatTheIdleRatioIsMeasuredBy) {
 }
 
 TEST_F(CoalesceGrowth, TrimKeepsWhatItIsToldInWholeRegions) {
-  open(one_class());
+  open(one_exact_class());
   std::vector<Block> blocks;
   for (int i = 0; i < 8; ++i)
     blocks.push_back(pool->allocate(1_MiB));
@@ -322,7 +322,7 @@ TEST_F(CoalesceGrowth, TrimKeepsWhatItIsToldInWholeRegions) {
 }
 
 TEST_F(CoalesceGrowth, MaxIdleIsFullyUsedAndNeverExceeded) {
-  Coalesce::Options options = one_class();
+  Coalesce::Options options = one_exact_class();
   options.max_idle = 4_MiB;
   open(options);
   std::vector<Block> blocks;
@@ -338,8 +338,8 @@ TEST_F(CoalesceGrowth, MaxIdleIsFullyUsedAndNeverExceeded) {
 }
 
 TEST_F(CoalesceGrowth, PoolOnPoolIsTrimmedToWhatIsKeptInAll) {
-  const auto inner = make<Coalesce>(make<SimulatedDevice>(), one_class());
-  const auto outer = make<Coalesce>(inner, one_class());
+  const auto inner = make<Coalesce>(make<SimulatedDevice>(), one_exact_class());
+  const auto outer = make<Coalesce>(inner, one_exact_class());
   const Block a = outer->allocate(1_MiB);
   const Block b = outer->allocate(1_MiB);
   inner->deallocate(inner->allocate(1_MiB));
@@ -363,7 +363,7 @@ TEST_F(CoalesceGrowth, WhatTheDeviceCanNeverGiveCostsNoIdleRegion) {
 }
 
 TEST_F(CoalesceGrowth, ASmallRestStaysWithItsBlock) {
-  Coalesce::Options options = one_class();
+  Coalesce::Options options = one_exact_class();
   options.classes = {{.region = 64_KiB, .region_for = 64_KiB, .least_rest = 8_KiB}};
   open(options);
   const Block a = pool->allocate(57_KiB);
@@ -375,7 +375,7 @@ TEST_F(CoalesceGrowth, ASmallRestStaysWithItsBlock) {
 }
 
 TEST_F(CoalesceGrowth, ARestThatIsLargeBesideTheRequestStaysAHole) {
-  Coalesce::Options options = one_class();
+  Coalesce::Options options = one_exact_class();
   options.classes = {{.region = 64_KiB, .region_for = 64_KiB, .least_rest = 32_KiB}};
   options.rest_ratio = 1;
   open(options);
@@ -390,7 +390,7 @@ TEST_F(CoalesceGrowth, ARestThatIsLargeBesideTheRequestStaysAHole) {
 }
 
 /// The same history every time it is called.
-void live_through(std::uint64_t seed, Ledger& ledger) {
+void live_in_regions(std::uint64_t seed, Ledger& ledger) {
   testing::Random random(seed);
   for (auto steps = random.below(120); steps > 0; --steps) {
     if (ledger.size() > 0 && random.chance(50)) {
@@ -422,7 +422,7 @@ TEST_P(CoalesceLargest, IsWhatSucceedsAndNoMore) {
       const auto pool = make<Coalesce>(
           make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 1_MiB}), GetParam());
       Ledger ledger(*pool);
-      live_through(seed, ledger);
+      live_in_regions(seed, ledger);
       const std::size_t answer = pool->largest_allocatable();
       if (beyond) {
         ASSERT_EQ(answer, largest);
@@ -454,8 +454,8 @@ TEST(CoalesceLargestOfHoles, IsAWholeNumberOfGranules) {
 
 TEST(CoalesceLargestOnPools, IsALowerBound) {
   const auto device = make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 1_MiB});
-  const auto inner = make<Coalesce>(device, one_class());
-  const auto outer = make<Coalesce>(inner, one_class());
+  const auto inner = make<Coalesce>(device, one_exact_class());
+  const auto outer = make<Coalesce>(inner, one_exact_class());
   const Block all = inner->allocate(1_MiB);
   inner->deallocate(all);
   const Block a = outer->allocate(256_KiB);

@@ -16,8 +16,8 @@ namespace {
 
 using namespace literals;
 
-constexpr std::uintptr_t first = 1_GiB;
-constexpr std::uintptr_t second = 2_GiB;
+constexpr std::uintptr_t first_start = 1_GiB;
+constexpr std::uintptr_t second_start = 2_GiB;
 
 class CoalesceRestore : public ::testing::Test {
  public:
@@ -42,16 +42,16 @@ class CoalesceRestore : public ::testing::Test {
                                                                 .streams = StreamSharing::separate,
                                                                 .idle_ratio = Coalesce::no_ratio});
   const std::vector<RecordedRegion> regions{
-      {.address = first, .bytes = 2_MiB, .stream = {.id = 3}, .small = true},
-      {.address = second, .bytes = 20_MiB, .stream = {.id = 4}}};
+      {.address = first_start, .bytes = 2_MiB, .stream = {.id = 3}, .small = true},
+      {.address = second_start, .bytes = 20_MiB, .stream = {.id = 4}}};
 };
 
 TEST_F(CoalesceRestore, BlocksStandWhereTheyWereAndTheRestIsIdle) {
-  follow({{first, 2_MiB}, {second, 20_MiB}});
+  follow({{first_start, 2_MiB}, {second_start, 20_MiB}});
   const std::vector<RecordedBlock> blocks{
-      {.address = first + 512, .granted = 1024, .requested = 1000, .stream = {.id = 3}},
-      {.address = first + 2_MiB - 512, .granted = 512, .requested = 1, .stream = {.id = 3}},
-      {.address = second, .granted = 20_MiB, .requested = 20_MiB, .stream = {.id = 4}}};
+      {.address = first_start + 512, .granted = 1024, .requested = 1000, .stream = {.id = 3}},
+      {.address = first_start + 2_MiB - 512, .granted = 512, .requested = 1, .stream = {.id = 3}},
+      {.address = second_start, .granted = 20_MiB, .requested = 20_MiB, .stream = {.id = 4}}};
   const auto restored = pool->restore(regions, blocks);
   ASSERT_TRUE(restored);
   ASSERT_EQ(restored->size(), 3U);
@@ -65,7 +65,7 @@ TEST_F(CoalesceRestore, BlocksStandWhereTheyWereAndTheRestIsIdle) {
   EXPECT_EQ(pool->stats().live_requested.current, 20_MiB + 1001);
   EXPECT_EQ(pool->hole_bytes(), 2_MiB - 1536);
   const Block next = pool->allocate({.bytes = 512, .stream = {.id = 3}});
-  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(next.memory), first);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(next.memory), first_start);
   EXPECT_EQ(pool->stats().device_allocations, 2U);
   const auto again = pool->restore(regions, blocks);
   ASSERT_FALSE(again);  // it is not empty
@@ -86,28 +86,29 @@ TEST_F(CoalesceRestore, StatesThatCouldNotBeLeaveThePoolEmpty) {
   const auto with = [&](std::vector<RecordedBlock> blocks) {
     device = make<SimulatedDevice>();
     pool = make<Coalesce>(device, Coalesce::Options{.granule = 512});
-    follow({{first, 2_MiB}, {second, 20_MiB}});
+    follow({{first_start, 2_MiB}, {second_start, 20_MiB}});
     expect_refused(regions, blocks, Errc::invalid_block);
   };
-  const RecordedBlock good{.address = first, .granted = 512, .requested = 100};
-  with({good, good});                                                        // the same twice
-  with({good, {.address = first + 256, .granted = 512, .requested = 1}});    // overlaps
-  with({{.address = first - 512, .granted = 512, .requested = 1}});          // in no region
-  with({good, {.address = first + 2_MiB, .granted = 512, .requested = 1}});  // behind one
-  with({good, {.address = second, .granted = 20_MiB + 512, .requested = 1}});
-  with({{.address = first, .granted = 512, .requested = 513}});
-  with({{.address = first, .granted = 512, .requested = 0}});
-  with({{.address = first + 64, .granted = 512, .requested = 1}});  // not aligned
-  with({{.address = first, .granted = 500, .requested = 500}});     // no multiple of the granule
-  with({{.address = first, .granted = 0, .requested = 0}});
-  with({{.address = first, .granted = unbounded - 511, .requested = 1}});
+  const RecordedBlock good{.address = first_start, .granted = 512, .requested = 100};
+  with({good, good});                                                              // the same twice
+  with({good, {.address = first_start + 256, .granted = 512, .requested = 1}});    // overlaps
+  with({{.address = first_start - 512, .granted = 512, .requested = 1}});          // in no region
+  with({good, {.address = first_start + 2_MiB, .granted = 512, .requested = 1}});  // behind one
+  with({good, {.address = second_start, .granted = 20_MiB + 512, .requested = 1}});
+  with({{.address = first_start, .granted = 512, .requested = 513}});
+  with({{.address = first_start, .granted = 512, .requested = 0}});
+  with({{.address = first_start + 64, .granted = 512, .requested = 1}});  // not aligned
+  with({{.address = first_start, .granted = 500, .requested = 500}});  // no multiple of the granule
+  with({{.address = first_start, .granted = 0, .requested = 0}});
+  with({{.address = first_start, .granted = unbounded - 511, .requested = 1}});
 }
 
 TEST_F(CoalesceRestore, IdleRegionsBeyondTheBoundGoBack) {
-  follow({{first, 2_MiB}, {second, 20_MiB}});
+  follow({{first_start, 2_MiB}, {second_start, 20_MiB}});
   pool->set_max_idle(0);
   const auto restored = pool->restore(
-      regions, std::vector<RecordedBlock>{{.address = first, .granted = 512, .requested = 512}});
+      regions,
+      std::vector<RecordedBlock>{{.address = first_start, .granted = 512, .requested = 512}});
   ASSERT_TRUE(restored);
   EXPECT_EQ(pool->validate(), "");
   EXPECT_EQ(device->used(), 2_MiB);
@@ -121,25 +122,25 @@ TEST_F(CoalesceRestore, ARegionThatIsPutElsewhereIsRefused) {
 }
 
 TEST_F(CoalesceRestore, ASecondRegionThatIsPutElsewhereLeavesNothing) {
-  follow({{first, 2_MiB}});
-  expect_refused(regions, {{.address = first, .granted = 512, .requested = 512}},
+  follow({{first_start, 2_MiB}});
+  expect_refused(regions, {{.address = first_start, .granted = 512, .requested = 512}},
                  Errc::invalid_block);
 }
 
 TEST_F(CoalesceRestore, WhatTheUpstreamRefusesIsItsOwnError) {
-  follow({{first, 2_MiB}, {second, 20_MiB}});
+  follow({{first_start, 2_MiB}, {second_start, 20_MiB}});
   device->fail_next(2);
   expect_refused(regions, {}, Errc::out_of_memory);
-  expect_refused({{.address = first, .bytes = 17_GiB}}, {}, Errc::too_large);
+  expect_refused({{.address = first_start, .bytes = 17_GiB}}, {}, Errc::too_large);
 }
 
 TEST_F(CoalesceRestore, WithoutMemoryForRecordsThePoolStaysEmpty) {
   const std::vector<RecordedBlock> blocks{
-      {.address = first + 512, .granted = 1024, .requested = 1000}};
+      {.address = first_start + 512, .granted = 1024, .requested = 1000}};
   for (int n = 1; n < 20; ++n) {
     device = make<SimulatedDevice>();
     pool = make<Coalesce>(device, Coalesce::Options{.granule = 512});
-    follow({{first, 2_MiB}, {second, 20_MiB}});
+    follow({{first_start, 2_MiB}, {second_start, 20_MiB}});
     std::vector<Block> restored;
     {
       const testing::FailingNew failing(n);
@@ -159,19 +160,20 @@ TEST_F(CoalesceRestore, WithoutMemoryForRecordsThePoolStaysEmpty) {
 }
 
 TEST_F(CoalesceRestore, OnlyAnIdleRegionIsGivenBackByItsAddress) {
-  follow({{first, 2_MiB}, {second, 20_MiB}});
+  follow({{first_start, 2_MiB}, {second_start, 20_MiB}});
   const auto restored = pool->restore(
-      regions, std::vector<RecordedBlock>{{.address = first, .granted = 512, .requested = 512}});
+      regions,
+      std::vector<RecordedBlock>{{.address = first_start, .granted = 512, .requested = 512}});
   ASSERT_TRUE(restored);
-  EXPECT_FALSE(pool->give_back(first));  // something is live in it
-  EXPECT_FALSE(pool->give_back(second + 512));
+  EXPECT_FALSE(pool->give_back(first_start));  // something is live in it
+  EXPECT_FALSE(pool->give_back(second_start + 512));
   EXPECT_EQ(device->used(), 22_MiB);
-  EXPECT_TRUE(pool->give_back(second));
+  EXPECT_TRUE(pool->give_back(second_start));
   EXPECT_EQ(device->used(), 2_MiB);
   EXPECT_EQ(pool->validate(), "");
-  EXPECT_FALSE(pool->give_back(second));
+  EXPECT_FALSE(pool->give_back(second_start));
   pool->deallocate(restored->front());
-  EXPECT_TRUE(pool->give_back(first));
+  EXPECT_TRUE(pool->give_back(first_start));
   testing::expect_all_accounted_for(*pool);
 }
 

@@ -11,17 +11,17 @@
 #include "support/ledger.hpp"
 #include "support/seed.hpp"
 #include "support/spy.hpp"
+#include "support/streams.hpp"
 
 namespace cistern {
 namespace {
 
 using namespace literals;
 using testing::Spy;
+using testing::stream_one;
+using testing::stream_two;
 
-constexpr Stream one{.id = 1};
-constexpr Stream two{.id = 2};
-
-std::uintptr_t address(const Block& block) {
+std::uintptr_t place_of(const Block& block) {
   return reinterpret_cast<std::uintptr_t>(block.memory);
 }
 
@@ -44,19 +44,19 @@ TEST(CoalesceStreams, AStreamsOwnHolesComeFirst) {
   const auto pool =
       make<Coalesce>(make<SimulatedDevice>(),
                      Coalesce::Options{.classes = {{}}, .idle_ratio = Coalesce::no_ratio});
-  const Block a = pool->allocate({.bytes = 1_MiB, .stream = one});
-  const Block b = pool->allocate({.bytes = 2_MiB, .stream = two});
-  pool->deallocate(a, one);
-  pool->deallocate(b, two);
+  const Block a = pool->allocate({.bytes = 1_MiB, .stream = stream_one});
+  const Block b = pool->allocate({.bytes = 2_MiB, .stream = stream_two});
+  pool->deallocate(a, stream_one);
+  pool->deallocate(b, stream_two);
   const Block own =
-      pool->allocate({.bytes = 1_MiB, .stream = two});  // though the other fits better
+      pool->allocate({.bytes = 1_MiB, .stream = stream_two});  // though the other fits better
   EXPECT_EQ(own.memory, b.memory);
   const Block others = pool->allocate({.bytes = 1_MiB, .stream = {.id = 3}});
-  EXPECT_TRUE(others.memory == a.memory || address(others) == address(b) + 1_MiB);
+  EXPECT_TRUE(others.memory == a.memory || place_of(others) == place_of(b) + 1_MiB);
   EXPECT_EQ(pool->stats().device_allocations, 2U);
   EXPECT_EQ(pool->stats().hits, 2U);
-  pool->deallocate(own, two);
-  pool->deallocate(others, one);
+  pool->deallocate(own, stream_two);
+  pool->deallocate(others, stream_one);
   testing::expect_all_accounted_for(*pool);
 }
 
@@ -65,10 +65,10 @@ TEST(CoalesceStreams, WhatTouchesIsMergedBeforeTheUpstreamIsAsked) {
       make<Coalesce>(make<testing::QueueDevice>(),
                      Coalesce::Options{.classes = {{.region = 2_MiB, .region_for = 2_MiB}},
                                        .idle_ratio = Coalesce::no_ratio});
-  const Block a = pool->allocate({.bytes = 1_MiB, .stream = one});
-  const Block b = pool->allocate({.bytes = 1_MiB, .stream = one});
-  pool->deallocate(a, one);
-  pool->deallocate(b, two);
+  const Block a = pool->allocate({.bytes = 1_MiB, .stream = stream_one});
+  const Block b = pool->allocate({.bytes = 1_MiB, .stream = stream_one});
+  pool->deallocate(a, stream_one);
+  pool->deallocate(b, stream_two);
   EXPECT_EQ(pool->largest_hole(), 1_MiB);  // the device would have to wait
   const Block whole = pool->allocate({.bytes = 2_MiB, .stream = {.id = 3}});
   EXPECT_EQ(whole.memory, a.memory);
@@ -81,18 +81,18 @@ TEST(CoalesceStreams, WhatTouchesIsMergedAtOnceWhereNobodyWaits) {
       make<Coalesce>(make<SimulatedDevice>(),
                      Coalesce::Options{.classes = {{.region = 2_MiB, .region_for = 2_MiB}},
                                        .idle_ratio = Coalesce::no_ratio});
-  const Block a = pool->allocate({.bytes = 1_MiB, .stream = one});
-  const Block b = pool->allocate({.bytes = 1_MiB, .stream = one});
-  pool->deallocate(a, one);
-  pool->deallocate(b, two);
+  const Block a = pool->allocate({.bytes = 1_MiB, .stream = stream_one});
+  const Block b = pool->allocate({.bytes = 1_MiB, .stream = stream_one});
+  pool->deallocate(a, stream_one);
+  pool->deallocate(b, stream_two);
   EXPECT_EQ(pool->largest_hole(), 2_MiB);
 }
 
 TEST(CoalesceStreams, ABlockFreedOnOneStreamIsTakenOnAnotherAndGoesBackOnItsLast) {
   const auto spy = make<Spy>(make<SimulatedDevice>());
   const auto pool = make<Coalesce>(spy, Coalesce::Options{.classes = {{}}});
-  const Block a = pool->allocate({.bytes = 1_MiB, .stream = one});
-  pool->deallocate(a, two);
+  const Block a = pool->allocate({.bytes = 1_MiB, .stream = stream_one});
+  pool->deallocate(a, stream_two);
   const Block b = pool->allocate({.bytes = 1_MiB, .stream = {.id = 3}});
   EXPECT_EQ(a.memory, b.memory);
   pool->deallocate(b, {.id = 4});
@@ -101,17 +101,18 @@ TEST(CoalesceStreams, ABlockFreedOnOneStreamIsTakenOnAnotherAndGoesBackOnItsLast
   EXPECT_EQ(spy->freed[0].stream.id, 4U);
 }
 
-struct Kind {
+struct SeparatePool {
   SimulatedDevice::Options device;
   Placement place;
 };
-class Separate : public ::testing::TestWithParam<Kind> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, Separate,
-                         ::testing::Values(Kind{{}, Placement::packed}, Kind{{}, Placement::best},
-                                           Kind{{.extensible = true}, Placement::packed},
-                                           Kind{{.extensible = true}, Placement::first},
-                                           Kind{{.joins_adjacent = true}, Placement::packed},
-                                           Kind{{.joins_adjacent = true}, Placement::best}));
+class Separate : public ::testing::TestWithParam<SeparatePool> {};
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, Separate,
+    ::testing::Values(SeparatePool{{}, Placement::packed}, SeparatePool{{}, Placement::best},
+                      SeparatePool{{.extensible = true}, Placement::packed},
+                      SeparatePool{{.extensible = true}, Placement::first},
+                      SeparatePool{{.joins_adjacent = true}, Placement::packed},
+                      SeparatePool{{.joins_adjacent = true}, Placement::best}));
 
 /// Which stream used each byte last, since it came from the device.
 class LastUses {
@@ -156,14 +157,14 @@ TEST_P(Separate, NoStreamIsGivenWhatAnotherOneFreed) {
                           .place = GetParam().place,
                           .streams = StreamSharing::separate});
     LastUses uses;
-    spy->before_free = [&](const Block& block) { uses.forget(address(block), block.bytes); };
+    spy->before_free = [&](const Block& block) { uses.forget(place_of(block), block.bytes); };
     std::vector<std::pair<Block, Stream>> blocks;
     for (int step = 0; step < 600; ++step) {
       if (blocks.empty() || random.chance(52)) {
         const Stream stream{.id = random.below(4)};
         const Block block = pool->allocate({.bytes = random.size(15), .stream = stream});
-        ASSERT_TRUE(uses.is_all_of(address(block), block.bytes, stream.id)) << "step " << step;
-        uses.use(address(block), block.bytes, stream.id);
+        ASSERT_TRUE(uses.is_all_of(place_of(block), block.bytes, stream.id)) << "step " << step;
+        uses.use(place_of(block), block.bytes, stream.id);
         blocks.emplace_back(block, stream);
       } else {
         std::swap(blocks[random.below(blocks.size())], blocks.back());
@@ -185,47 +186,20 @@ TEST(CoalesceStreams, SeparateStreamsFindTheirHolesWhateverOthersDo) {
       make<Coalesce>(make<SimulatedDevice>(), Coalesce::Options{.classes = {{}},
                                                                 .streams = StreamSharing::separate,
                                                                 .idle_ratio = Coalesce::no_ratio});
-  const Block a = pool->allocate({.bytes = 1_MiB, .stream = one});
-  const Block b = pool->allocate({.bytes = 1_MiB, .stream = two});  // one has no holes at this time
-  pool->deallocate(a, one);
-  pool->deallocate(b, two);
+  const Block a = pool->allocate({.bytes = 1_MiB, .stream = stream_one});
+  // The first stream has no holes at this time.
+  const Block b = pool->allocate({.bytes = 1_MiB, .stream = stream_two});
+  pool->deallocate(a, stream_one);
+  pool->deallocate(b, stream_two);
   for (int turn = 0; turn < 3; ++turn) {
-    const Block again = pool->allocate({.bytes = 1_MiB, .stream = one});
+    const Block again = pool->allocate({.bytes = 1_MiB, .stream = stream_one});
     EXPECT_EQ(again.memory, a.memory);
-    const Block other = pool->allocate({.bytes = 1_MiB, .stream = two});
+    const Block other = pool->allocate({.bytes = 1_MiB, .stream = stream_two});
     EXPECT_EQ(other.memory, b.memory);
-    pool->deallocate(again, one);
-    pool->deallocate(other, two);
+    pool->deallocate(again, stream_one);
+    pool->deallocate(other, stream_two);
   }
   EXPECT_EQ(pool->stats().device_allocations, 2U);
-}
-
-TEST(CoalesceStreams, AUseOnAnotherStreamIsToldOfEveryRegionABlockLiesIn) {
-  const auto spy =
-      make<Spy>(make<SimulatedDevice>(SimulatedDevice::Options{.joins_adjacent = true}));
-  const auto pool =
-      make<Coalesce>(spy, Coalesce::Options{.classes = {{}}, .idle_ratio = Coalesce::no_ratio});
-  std::vector<Block> blocks;
-  for (int i = 0; i < 4; ++i)
-    blocks.push_back(pool->allocate(64_KiB));
-  for (const Block& block : blocks)
-    pool->deallocate(block);
-  const Block in_one = pool->allocate(64_KiB);
-  const Block across = pool->allocate(100_KiB);
-  ASSERT_EQ(address(across), address(blocks[1]));
-  EXPECT_TRUE(pool->also_used_on(in_one, {.id = 7}));
-  ASSERT_EQ(spy->also_used.size(), 1U);
-  EXPECT_TRUE(testing::is_same_block(spy->also_used[0].block, spy->granted[0]));
-  spy->also_used.clear();
-  EXPECT_TRUE(pool->also_used_on(across, {.id = 8}));
-  ASSERT_EQ(spy->also_used.size(), 2U);
-  for (std::size_t i = 0; i < 2; ++i) {
-    EXPECT_TRUE(testing::is_same_block(spy->also_used[i].block, spy->granted[i + 1]));
-    EXPECT_EQ(spy->also_used[i].stream.id, 8U);
-  }
-  pool->deallocate(in_one);
-  pool->deallocate(across);
-  testing::expect_all_accounted_for(*pool);
 }
 
 }  // namespace

@@ -16,15 +16,15 @@ namespace {
 using Kind = CycleRecord::Kind;
 using ::testing::ElementsAre;
 
-constexpr CycleRecord::Kind freed = Kind::free;
+constexpr CycleRecord::Kind free_kind = Kind::free;
 constexpr CycleRecord::Kind freed_before = Kind::free_of_cycle_before;
-constexpr CyclePlan::Options options{.steps = 10'000, .granule = 64, .headroom = 8};
+constexpr CyclePlan::Options plan_options{.steps = 10'000, .granule = 64, .headroom = 8};
 
 class CyclePlanTest : public ::testing::Test {
  protected:
   CyclePlan plan(std::vector<bool> varies = {}) {
     varies.resize(record_.allocations());
-    CyclePlan made(record_, varies, steps_, options);
+    CyclePlan made(record_, varies, steps_, plan_options);
     EXPECT_EQ(made.validate(), nullptr);
     return made;
   }
@@ -36,10 +36,10 @@ class CyclePlanTest : public ::testing::Test {
 TEST_F(CyclePlanTest, PutsWhatLivesTogetherSideBySide) {
   record_.add_allocation({.bytes = 100});
   record_.add_allocation({.bytes = 200});
-  record_.add_free(freed, 0);
+  record_.add_free(free_kind, 0);
   record_.add_allocation({.bytes = 90});
-  record_.add_free(freed, 1);
-  record_.add_free(freed, 2);
+  record_.add_free(free_kind, 1);
+  record_.add_free(free_kind, 2);
   const CyclePlan made = plan();
   ASSERT_EQ(made.steps().size(), 3U);
   EXPECT_EQ(made.slab_bytes(), 128U + 256U);
@@ -55,7 +55,7 @@ TEST_F(CyclePlanTest, PutsWhatLivesTogetherSideBySide) {
 
 TEST_F(CyclePlanTest, AStepAcceptsASizeOfItsGranules) {
   record_.add_allocation({.bytes = 100});
-  record_.add_free(freed, 0);
+  record_.add_free(free_kind, 0);
   const CyclePlan made = plan();
   for (const std::size_t bytes : {0U, 1U, 64U, 129U, 1000U}) {
     EXPECT_FALSE(steps_[0].accepts_plain(bytes)) << bytes;
@@ -72,7 +72,7 @@ TEST_F(CyclePlanTest, AStepAcceptsASizeOfItsGranules) {
 
 TEST_F(CyclePlanTest, OneThatVariesAcceptsAnEighthMore) {
   record_.add_allocation({.bytes = 1600});
-  record_.add_free(freed, 0);
+  record_.add_free(free_kind, 0);
   const CyclePlan made = plan({true});
   EXPECT_EQ(steps_[0].granted, 1856U);  // 1800, rounded up
   EXPECT_FALSE(steps_[0].accepts_plain(0));
@@ -87,7 +87,7 @@ TEST_F(CyclePlanTest, PlacesAreAligned) {
   record_.add_allocation({.bytes = 64, .alignment = 4096});
   record_.add_allocation({.bytes = 64, .alignment = 16});
   for (const std::uint32_t number : {0U, 1U, 2U})
-    record_.add_free(freed, number);
+    record_.add_free(free_kind, number);
   const CyclePlan made = plan();
   EXPECT_EQ(steps_[1].place % 4096, 0U);
   EXPECT_EQ(steps_[1].alignment, 4096U);
@@ -100,8 +100,8 @@ TEST_F(CyclePlanTest, PlacesAreAligned) {
 TEST_F(CyclePlanTest, OnlyTheDefaultStreamIsPlain) {
   record_.add_allocation({.bytes = 64});
   record_.add_allocation({.bytes = 64, .stream = {.id = 3}});
-  record_.add_free(freed, 0);
-  record_.add_free(freed, 1);
+  record_.add_free(free_kind, 0);
+  record_.add_free(free_kind, 1);
   const CyclePlan made = plan();
   EXPECT_FALSE(made.has_one_stream());
   EXPECT_FALSE(steps_[1].accepts_plain(64));
@@ -113,7 +113,7 @@ TEST_F(CyclePlanTest, WhatIsFreedInTheCycleAfterKeepsItsPlaceForTheWhole) {
   record_.add_free(freed_before, 0);
   record_.add_allocation({.bytes = 64});
   record_.add_allocation({.bytes = 128});
-  record_.add_free(freed, 1);
+  record_.add_free(free_kind, 1);
   const CyclePlan made = plan();
   EXPECT_TRUE(steps_[0].outlives_cycle);
   EXPECT_FALSE(steps_[0].is_elsewhere());
@@ -128,7 +128,7 @@ TEST_F(CyclePlanTest, WhatLivesLongerIsElsewhere) {
   record_.add_free(freed_before, 0);
   record_.add_allocation({.bytes = 128});  // never freed
   record_.add_allocation({.bytes = 256});
-  record_.add_free(freed, 2);
+  record_.add_free(free_kind, 2);
   record_.add_free(freed_before, 7);  // of a cycle that was longer
   const CyclePlan made = plan();
   EXPECT_TRUE(steps_[0].is_elsewhere());
@@ -144,12 +144,12 @@ TEST_F(CyclePlanTest, WhatLivesLongerIsElsewhere) {
 TEST_F(CyclePlanTest, AFreeOpensTheWayToTheNextBehindAFree) {
   record_.add_allocation({.bytes = 64});
   record_.add_allocation({.bytes = 128});
-  record_.add_free(freed, 1);
-  record_.add_free(freed, 0);
+  record_.add_free(free_kind, 1);
+  record_.add_free(free_kind, 0);
   record_.add_allocation({.bytes = 256});
-  record_.add_free(freed, 2);
+  record_.add_free(free_kind, 2);
   record_.add_allocation({.bytes = 512});
-  record_.add_free(freed, 3);
+  record_.add_free(free_kind, 3);
   const CyclePlan made = plan();
   EXPECT_THAT(made.frees(), ElementsAre(&steps_[1], steps_.data(), &steps_[2], &steps_[3]));
   EXPECT_EQ(made.barrier(0), &steps_[2]);
@@ -167,7 +167,7 @@ TEST_F(CyclePlanTest, AFreeOpensTheWayToTheNextBehindAFree) {
 
 TEST_F(CyclePlanTest, SizesBeyondAnyMemoryAreElsewhere) {
   record_.add_allocation({.bytes = SIZE_MAX - 10});
-  record_.add_free(freed, 0);
+  record_.add_free(free_kind, 0);
   const CyclePlan made = plan({true});
   EXPECT_TRUE(steps_[0].is_elsewhere());
   EXPECT_EQ(made.slab_bytes(), 0U);
@@ -180,7 +180,7 @@ TEST_F(CyclePlanTest, TakesRecordsThatServedAnother) {
   record_.clear();
   record_.add_allocation({.bytes = 100});
   record_.add_allocation({.bytes = 100});
-  record_.add_free(freed, 1);
+  record_.add_free(free_kind, 1);
   const CyclePlan made = plan();
   EXPECT_TRUE(steps_[0].is_elsewhere());
   EXPECT_FALSE(steps_[0].outlives_cycle);
@@ -197,7 +197,7 @@ TEST_F(CyclePlanTest, TakesRecordsThatServedAnother) {
 
 TEST_F(CyclePlanTest, SaysWhichLawIsBroken) {
   record_.add_allocation({.bytes = 100});
-  record_.add_free(freed, 0);
+  record_.add_free(free_kind, 0);
   const CyclePlan made = plan();
   const auto broken = [&](auto change) {
     const std::size_t place = steps_[0].place;
@@ -232,7 +232,7 @@ TEST_F(CyclePlanTest, NothingOverlapsInRandomCycles) {
         varies.push_back(random.chance(30));
       } else if (!live.empty()) {
         const std::size_t index = random.below(live.size());
-        record_.add_free(freed, std::exchange(live[index], live.back()));
+        record_.add_free(free_kind, std::exchange(live[index], live.back()));
         live.pop_back();
       }
     }
@@ -240,7 +240,7 @@ TEST_F(CyclePlanTest, NothingOverlapsInRandomCycles) {
     std::vector<const PlanStep*> now;
     for (const CycleRecord::Event& event : record_.events()) {
       const PlanStep& step = steps_[event.allocation];
-      if (event.kind == freed) {
+      if (event.kind == free_kind) {
         std::erase(now, &step);
       } else if (!step.is_elsewhere()) {
         for (const PlanStep* other : now) {

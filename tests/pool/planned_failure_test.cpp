@@ -36,7 +36,7 @@ std::vector<Turn> turns() {
 }
 
 /// The same turns on any pool, as far as its memory goes. Returns how many requests failed.
-std::size_t run(Planned& pool, bool with_resets, std::optional<int> without_heap = {}) {
+std::size_t run_turns(Planned& pool, bool with_resets, std::optional<int> without_heap = {}) {
   std::size_t failed = 0;
   std::vector<Block> before;
   std::vector<Block> now;
@@ -100,14 +100,14 @@ void expect_that_it_works(Planned& pool, const SimulatedDevice& device) {
 TEST(PlannedFailure, WhicheverDeviceCallFailsNothingIsLost) {
   for (const bool with_resets : {false, true}) {
     const auto healthy = make<SimulatedDevice>();
-    EXPECT_EQ(run(*make<Planned>(healthy), with_resets), 0U);
+    EXPECT_EQ(run_turns(*make<Planned>(healthy), with_resets), 0U);
     const std::uint64_t calls = healthy->allocation_calls();
     ASSERT_GT(calls, 20U);
     for (std::uint64_t n = 1; n <= calls; ++n) {
       SCOPED_TRACE(n);
       const auto device = make<SimulatedDevice>(SimulatedDevice::Options{.fail_at = n});
       const Ref<Planned> pool = make<Planned>(device);
-      ASSERT_LE(run(*pool, with_resets), 1U);
+      ASSERT_LE(run_turns(*pool, with_resets), 1U);
       expect_that_it_works(*pool, *device);
     }
   }
@@ -118,7 +118,7 @@ TEST(PlannedFailure, ADeviceThatKeepsFailingLosesNothing) {
     SCOPED_TRACE(every);
     const auto device = make<SimulatedDevice>(SimulatedDevice::Options{.fail_every = every});
     const Ref<Planned> pool = make<Planned>(device);
-    run(*pool, every % 2 == 0);
+    run_turns(*pool, every % 2 == 0);
     EXPECT_EQ(pool->validate(), "");
     testing::expect_all_accounted_for(*pool);
     EXPECT_EQ(device->used(), 0U);
@@ -132,7 +132,7 @@ TEST(PlannedFailure, AHostWithoutMemoryLosesNothing) {
       SCOPED_TRACE(n);
       const auto device = make<SimulatedDevice>();
       const Ref<Planned> pool = make<Planned>(device);
-      run(*pool, with_resets, n);
+      run_turns(*pool, with_resets, n);
       has_failed = testing::FailingNew::has_failed();
       expect_that_it_works(*pool, *device);
       if (HasFailure()) return;

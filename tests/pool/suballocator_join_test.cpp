@@ -7,6 +7,7 @@
 #include "support/failing_new.hpp"
 #include "support/parts.hpp"
 #include "support/seed.hpp"
+#include "support/streams.hpp"
 
 namespace cistern {
 namespace {
@@ -14,9 +15,8 @@ namespace {
 using testing::FailingNew;
 using testing::Parts;
 using testing::Places;
-
-constexpr Stream one{.id = 1};
-constexpr Stream two{.id = 2};
+using testing::stream_one;
+using testing::stream_two;
 
 class JoinTest : public ::testing::TestWithParam<Placement> {
  public:
@@ -67,13 +67,13 @@ TEST_P(JoinTest, RegionsOfTwoClassesStayApart) {
 }
 
 TEST_P(JoinTest, HolesOfTwoStreamsAreJoinedButNotMerged) {
-  parts.add(10'000, 1000, one);
-  parts->know(one);
-  parts.add(11'000, 1000, two);
-  parts->know(two);
+  parts.add(10'000, 1000, stream_one);
+  parts->know(stream_one);
+  parts.add(11'000, 1000, stream_two);
+  parts->know(stream_two);
   EXPECT_EQ(parts.holes().size(), 2U);
-  EXPECT_EQ(parts.take(1001, one), nullptr);
-  EXPECT_TRUE(parts->merge_streams());
+  EXPECT_EQ(parts.take(1001, stream_one), nullptr);
+  EXPECT_TRUE(parts->merge_streams(stream_one));
   EXPECT_EQ(parts.holes(), (Places{{10'000, 2000}}));
 }
 
@@ -151,18 +151,18 @@ TEST_P(JoinTest, PartsOfHolesOfSeveralStreamsStayTheirStreams) {
   Chunk* const b = take_at(11'100, 700);
   Chunk* const c = take_at(11'800, 500);  // reaches out of it
   Chunk* const last = take_at(12'300, 700);
-  parts.put(a, one);
+  parts.put(a, stream_one);
   parts.put(b, {});
-  parts.put(c, two);
-  parts->know(one);
-  parts->know(two);
+  parts.put(c, stream_two);
+  parts->know(stream_one);
+  parts->know(stream_two);
   EXPECT_EQ(parts.holes(), (Places{{10'400, 700}, {11'100, 700}, {11'800, 500}}));
   EXPECT_EQ(parts->oldest_idle(), region(1));
   ASSERT_TRUE(parts.remove(region(1)));
   EXPECT_EQ(parts.holes(), (Places{{10'400, 600}, {12'000, 300}}));
   EXPECT_EQ(parts.take(1, {}), nullptr);
-  EXPECT_EQ(parts.take(600, one)->start, 10'400U);
-  EXPECT_EQ(parts.take(300, two)->start, 12'000U);
+  EXPECT_EQ(parts.take(600, stream_one)->start, 10'400U);
+  EXPECT_EQ(parts.take(300, stream_two)->start, 12'000U);
   parts.put(first);
   parts.put(last);
 }
@@ -250,12 +250,12 @@ TEST_P(JoinTest, SaysHowFarARegionMustReach) {
 }
 
 TEST_P(JoinTest, TheEndOfARegionIsItsStreamsOrEverybodys) {
-  Region* region = parts.add(10'000, 1000, one);
-  parts->know(one);
-  parts->know(two);
-  const Parts::Want own{.bytes = 1500, .stream = two};
-  const Parts::Want any{.bytes = 1500, .stream = two, .shares_streams = true};
-  EXPECT_EQ(parts->take_at_end(*region, {.bytes = 1, .stream = two}), nullptr);
+  Region* region = parts.add(10'000, 1000, stream_one);
+  parts->know(stream_one);
+  parts->know(stream_two);
+  const Parts::Want own{.bytes = 1500, .stream = stream_two};
+  const Parts::Want any{.bytes = 1500, .stream = stream_two, .shares_streams = true};
+  EXPECT_EQ(parts->take_at_end(*region, {.bytes = 1, .stream = stream_two}), nullptr);
   EXPECT_EQ(Suballocator::bytes_to_hold(*region, own), 2500U);
   EXPECT_EQ(Suballocator::bytes_to_hold(*region, any), 1500U);
   EXPECT_TRUE(parts->extend(*region, {.bytes = 1200}, own));
@@ -263,35 +263,36 @@ TEST_P(JoinTest, TheEndOfARegionIsItsStreamsOrEverybodys) {
   EXPECT_EQ(parts.holes(), (Places{{10'000, 1000}, {11'000, 200}}));
   EXPECT_EQ(Suballocator::bytes_to_hold(*region, own), 2500U);
   EXPECT_TRUE(parts->extend(*region, {.bytes = 1500},
-                            {.bytes = 500, .stream = one, .shares_streams = true}));
+                            {.bytes = 500, .stream = stream_one, .shares_streams = true}));
   parts.expect_lawful();
   EXPECT_EQ(parts.holes(), (Places{{10'000, 1000}, {11'000, 500}}));
   const Chunk* block = parts.begin(
-      parts->take_at_end(*region, {.bytes = 500, .stream = one, .shares_streams = true}));
+      parts->take_at_end(*region, {.bytes = 500, .stream = stream_one, .shares_streams = true}));
   ASSERT_NE(block, nullptr);
   EXPECT_EQ(block->start, 11'000U);
 }
 
 TEST_P(JoinTest, WhereStreamsNeedNotWaitHolesThatTouchMergeAtOnce) {
   Parts merging({.placement = GetParam(), .joins = true, .merges_streams = true});
-  merging.add(10'000, 1000, one);
-  merging->know(one);
-  Chunk* a = merging.take(600, one);
+  merging.add(10'000, 1000, stream_one);
+  merging->know(stream_one);
+  Chunk* a = merging.take(600, stream_one);
   ASSERT_NE(a, nullptr);
-  merging.put(a, two);
+  merging.put(a, stream_two);
   EXPECT_EQ(merging.holes(), (Places{{10'000, 1000}}));
   merging.add(11'000, 1000, {});
   EXPECT_EQ(merging.holes(), (Places{{10'000, 2000}}));
   Chunk* b = merging.begin(merging->take_at(10'000, 100));
   EXPECT_TRUE(merging->grow(*b, 2000));  // whosesoever the hole is
   merging.expect_lawful();
-  merging.put(b, one);
-  EXPECT_FALSE(merging->merge_streams());
+  merging.put(b, stream_one);
+  EXPECT_FALSE(merging->merge_streams(stream_one));
   Chunk* c = merging.begin(merging->take_at(10'000, 1000));
   Chunk* d = merging.begin(merging->take_at(11'000, 1000));
-  merging.put(c, one);
-  merging.put(d, two);
-  merging->each_hole([](const Chunk& hole) { EXPECT_EQ(hole.stream.id, two.id); });  // the last
+  merging.put(c, stream_one);
+  merging.put(d, stream_two);
+  merging->each_hole(
+      [](const Chunk& hole) { EXPECT_EQ(hole.stream.id, stream_two.id); });  // the last
 }
 
 TEST_P(JoinTest, TheRegionThatEndsInTheLargestHoleIsTheOneToExtend) {
@@ -344,7 +345,7 @@ TEST_P(JoinTest, ARandomRunKeepsItsLaws) {
         all.put(blocks.back(), stream);
         blocks.pop_back();
       } else if (what >= 97) {
-        random.chance(50) ? static_cast<void>(all->merge_streams()) : all->know(stream);
+        random.chance(50) ? static_cast<void>(all->merge_streams(stream)) : all->know(stream);
       }
       all.expect_lawful();
       std::size_t in_holes = 0;

@@ -6,6 +6,7 @@
 #include "cistern/core/size.hpp"
 #include "support/failing_new.hpp"
 #include "support/parts.hpp"
+#include "support/streams.hpp"
 
 namespace cistern {
 namespace {
@@ -13,9 +14,8 @@ namespace {
 using testing::FailingNew;
 using testing::Parts;
 using testing::Places;
-
-constexpr Stream one{.id = 1};
-constexpr Stream two{.id = 2};
+using testing::stream_one;
+using testing::stream_two;
 
 class SuballocatorTest : public ::testing::TestWithParam<Placement> {
  public:
@@ -139,35 +139,35 @@ TEST_P(SuballocatorTest, ClassesHaveHolesOfTheirOwn) {
 }
 
 TEST_P(SuballocatorTest, HolesOfTwoStreamsTouchAndAreMergedOnDemand) {
-  parts.add(4096, 1000, one);
-  parts->know(one);
-  Chunk* a = parts.take(600, one);
-  parts.put(a, two);
-  parts->know(two);
+  parts.add(4096, 1000, stream_one);
+  parts->know(stream_one);
+  Chunk* a = parts.take(600, stream_one);
+  parts.put(a, stream_two);
+  parts->know(stream_two);
   EXPECT_EQ(parts.holes(), (Places{{4096, 600}, {4696, 400}}));
   EXPECT_EQ(parts->idle_bytes(), 1000U);
-  EXPECT_EQ(parts.take(401, one), nullptr);
-  EXPECT_EQ(parts.take(601, two), nullptr);
+  EXPECT_EQ(parts.take(401, stream_one), nullptr);
+  EXPECT_EQ(parts.take(601, stream_two), nullptr);
   EXPECT_TRUE(parts->merge_streams());
   parts.expect_lawful();
   EXPECT_EQ(parts.holes(), (Places{{4096, 1000}}));
   EXPECT_FALSE(parts->merge_streams());
-  EXPECT_EQ(parts.take(1000, one), nullptr);
-  EXPECT_NE(parts.take(1000, two), nullptr);  // that of the larger one
+  EXPECT_EQ(parts.take(1000, stream_one), nullptr);
+  EXPECT_NE(parts.take(1000, stream_two), nullptr);  // that of the larger one
 }
 
 TEST_P(SuballocatorTest, ABlockOfAnotherStreamIsTakenOnlyWhenAskedFor) {
-  parts.add(4096, 1000, one);
-  parts->know(one);
-  parts->know(two);
-  EXPECT_EQ(parts.take(100, two), nullptr);
-  EXPECT_EQ(parts->take_of_another_class({.bytes = 100, .stream = two}), nullptr);
-  Chunk* block = parts.begin(parts->take_of_any_stream({.bytes = 100, .stream = two}));
+  parts.add(4096, 1000, stream_one);
+  parts->know(stream_one);
+  parts->know(stream_two);
+  EXPECT_EQ(parts.take(100, stream_two), nullptr);
+  EXPECT_EQ(parts->take_of_another_class({.bytes = 100, .stream = stream_two}), nullptr);
+  Chunk* block = parts.begin(parts->take_of_any_stream({.bytes = 100, .stream = stream_two}));
   ASSERT_NE(block, nullptr);
-  parts.put(block, two);
+  parts.put(block, stream_two);
   EXPECT_EQ(parts.holes(), (Places{{4096, 100}, {4196, 900}}));
   EXPECT_NE(parts.begin(parts->take_of_another_class(
-                {.bytes = 900, .stream = two, .shares_streams = true})),
+                {.bytes = 900, .stream = stream_two, .shares_streams = true})),
             nullptr);
 }
 
@@ -183,38 +183,38 @@ TEST_P(SuballocatorTest, OfOtherStreamsTheSmallestHoleIsTaken) {
 }
 
 TEST_P(SuballocatorTest, HolesOfStreamsThatAreNotKnownAreFoundByEveryOther) {
-  parts.add(4096, 1000, one);  // none is known but the default
-  EXPECT_EQ(parts.take(100, one), nullptr);
-  Chunk* a = parts.begin(parts->take_of_any_stream({.bytes = 100, .stream = one}));
+  parts.add(4096, 1000, stream_one);  // none is known but the default
+  EXPECT_EQ(parts.take(100, stream_one), nullptr);
+  Chunk* a = parts.begin(parts->take_of_any_stream({.bytes = 100, .stream = stream_one}));
   ASSERT_NE(a, nullptr);
-  parts.put(a, two);
+  parts.put(a, stream_two);
   EXPECT_EQ(parts.holes().size(), 2U);
   EXPECT_TRUE(parts->merge_streams());
   parts.expect_lawful();
 }
 
 TEST_P(SuballocatorTest, AStreamThatBecomesKnownFindsWhatItFreedBefore) {
-  parts.add(4096, 1000, one);
-  Chunk* a = parts.begin(parts->take_of_any_stream({.bytes = 100, .stream = one}));
-  parts.put(a, one);
-  parts->know(one);
+  parts.add(4096, 1000, stream_one);
+  Chunk* a = parts.begin(parts->take_of_any_stream({.bytes = 100, .stream = stream_one}));
+  parts.put(a, stream_one);
+  parts->know(stream_one);
   parts.expect_lawful();
-  EXPECT_NE(parts.take(1000, one), nullptr);
+  EXPECT_NE(parts.take(1000, stream_one), nullptr);
 }
 
 TEST_P(SuballocatorTest, AStreamThatIsKnownStaysSoWithoutMemoryForMore) {
-  parts.add(4096, 1000, one);
+  parts.add(4096, 1000, stream_one);
   parts.add(8192, 1000, {});
-  parts->know(one);
+  parts->know(stream_one);
   {
     const FailingNew failing(1);
-    parts->know(two);
+    parts->know(stream_two);
     parts->know({.id = 3});
     EXPECT_TRUE(FailingNew::has_failed());
   }
   parts.expect_lawful();
-  EXPECT_EQ(parts.take(10, two), nullptr);
-  EXPECT_NE(parts.take(10, one), nullptr);
+  EXPECT_EQ(parts.take(10, stream_two), nullptr);
+  EXPECT_NE(parts.take(10, stream_one), nullptr);
   EXPECT_NE(parts.take(10), nullptr);
 }
 
@@ -239,9 +239,9 @@ TEST_P(SuballocatorTest, ABlockDoesNotGrowOverAnotherNorIntoAnotherStreamsHole) 
   Chunk* a = parts.take(300);
   Chunk* b = parts.take(300);
   EXPECT_FALSE(parts->grow(*a, 301));
-  parts.put(b, one);
+  parts.put(b, stream_one);
   EXPECT_FALSE(parts->grow(*a, 301));
-  parts.put(a, one);
+  parts.put(a, stream_one);
 }
 
 TEST_P(SuballocatorTest, TakesABlockWhereItIsTold) {
@@ -353,11 +353,11 @@ TEST(Packed, SparesIdleRegionsWhileAHoleBesideABlockWillDo) {
 
 TEST(Packed, ItsOwnIdleRegionComesBeforeThoseOfOtherStreams) {
   Parts parts({.placement = Placement::packed});
-  parts.add(4096, 1000, two);
-  parts.add(65536, 2000, one);
-  parts->know(one);
-  parts->know(two);
-  const Parts::Want want{.bytes = 900, .stream = one, .shares_streams = true};
+  parts.add(4096, 1000, stream_two);
+  parts.add(65536, 2000, stream_one);
+  parts->know(stream_one);
+  parts->know(stream_two);
+  const Parts::Want want{.bytes = 900, .stream = stream_one, .shares_streams = true};
   EXPECT_EQ(parts.take(want), nullptr);  // a hole of another stream may do better
   EXPECT_EQ(parts.begin(parts->take_of_any_stream(want))->start, 65536U);
   EXPECT_EQ(parts.begin(parts->take_of_any_stream(want))->start, 66436U);

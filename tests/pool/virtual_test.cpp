@@ -13,6 +13,7 @@
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
 #include "cistern/stack/stack.hpp"
+#include "support/errors.hpp"
 #include "support/failing_new.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
@@ -22,22 +23,18 @@ namespace cistern {
 namespace {
 
 using namespace literals;
-using Device = SimulatedDevice;
+using testing::code_of;
 using testing::Ledger;
 
-constexpr std::size_t page = 64_KiB;
+constexpr std::size_t page_bytes = 64_KiB;
 
-Ref<Device> small_device(std::size_t pages) {
-  return make<Device>(Device::Options{.capacity = pages * page});
+Ref<SimulatedDevice> small_device(std::size_t pages) {
+  return make<SimulatedDevice>(SimulatedDevice::Options{.capacity = pages * page_bytes});
 }
 
-Ref<Virtual> pool_on(const Ref<Device>& device, Virtual::Options options = {}) {
-  options.page = page;
+Ref<Virtual> pool_on(const Ref<SimulatedDevice>& device, Virtual::Options options = {}) {
+  options.page = page_bytes;
   return make<Virtual>(device, options);
-}
-
-Errc code_of(const Expected<Block>& block) {
-  return block ? Errc::device_failed : block.error().code;
 }
 
 TEST(Virtual, HolesCostAddressesAndNotMemory) {
@@ -45,13 +42,13 @@ TEST(Virtual, HolesCostAddressesAndNotMemory) {
   const auto pool = pool_on(device);
   Ledger ledger(*pool);
   for (int i = 0; i < 32; ++i)
-    ASSERT_TRUE(ledger.allocate({.bytes = 2 * page}));
-  EXPECT_EQ(device->used(), 64 * page);
+    ASSERT_TRUE(ledger.allocate({.bytes = 2 * page_bytes}));
+  EXPECT_EQ(device->used(), 64 * page_bytes);
   for (std::size_t i = 16; i-- > 0;)
     ledger.free(2 * i);  // every other one, so that no two holes touch
-  EXPECT_TRUE(ledger.allocate({.bytes = 32 * page}));  // all pages that are free
+  EXPECT_TRUE(ledger.allocate({.bytes = 32 * page_bytes}));  // all pages that are free
   EXPECT_EQ(pool->stats().cached.current, 0U);
-  EXPECT_EQ(pool->stats().reserved.peak, 64 * page);
+  EXPECT_EQ(pool->stats().reserved.peak, 64 * page_bytes);
   EXPECT_FALSE(ledger.allocate({.bytes = 1}));
   ledger.expect_in_order();
   ledger.free_all();
@@ -62,12 +59,12 @@ TEST(Virtual, BlocksShareThePagesTheyBeginAndEndIn) {
   const auto device = small_device(64);
   const auto pool = pool_on(device);
   Ledger ledger(*pool);
-  for (std::size_t i = 0; i < page / 512; ++i)
+  for (std::size_t i = 0; i < page_bytes / 512; ++i)
     ASSERT_TRUE(ledger.allocate({.bytes = 500}));
-  EXPECT_EQ(device->used(), page);
-  ASSERT_TRUE(ledger.allocate({.bytes = 2 * page + page / 2}));
-  ASSERT_TRUE(ledger.allocate({.bytes = 3 * page + page / 2}));
-  EXPECT_EQ(device->used(), 7 * page);
+  EXPECT_EQ(device->used(), page_bytes);
+  ASSERT_TRUE(ledger.allocate({.bytes = 2 * page_bytes + page_bytes / 2}));
+  ASSERT_TRUE(ledger.allocate({.bytes = 3 * page_bytes + page_bytes / 2}));
+  EXPECT_EQ(device->used(), 7 * page_bytes);
   EXPECT_EQ(pool->stats().device_allocations, 3U);  // one for every run of pages
   ledger.expect_in_order();
   ledger.free_all();
@@ -93,12 +90,12 @@ TEST(Virtual, IdlePagesServeOtherPlacesBeforeTheDeviceIsAskedForMore) {
   const auto device = small_device(64);
   const auto pool = pool_on(device);
   Ledger ledger(*pool);
-  ASSERT_TRUE(ledger.allocate({.bytes = 8 * page}));
-  ASSERT_TRUE(ledger.allocate({.bytes = page}));
+  ASSERT_TRUE(ledger.allocate({.bytes = 8 * page_bytes}));
+  ASSERT_TRUE(ledger.allocate({.bytes = page_bytes}));
   ledger.free(0);
-  EXPECT_EQ(pool->stats().cached.current, 8 * page);
-  ASSERT_TRUE(ledger.allocate({.bytes = 9 * page}));  // does not fit there
-  EXPECT_EQ(pool->stats().reserved.peak, 10 * page);
+  EXPECT_EQ(pool->stats().cached.current, 8 * page_bytes);
+  ASSERT_TRUE(ledger.allocate({.bytes = 9 * page_bytes}));  // does not fit there
+  EXPECT_EQ(pool->stats().reserved.peak, 10 * page_bytes);
   EXPECT_EQ(pool->stats().cached.current, 0U);
   ledger.expect_in_order();
   ledger.free_all();
@@ -125,19 +122,19 @@ TEST(Virtual, TheIdleRatioSparesCallsForPages) {
 
 TEST(Virtual, ItsPagesAreBounded) {
   const auto device = small_device(64);
-  const auto pool = pool_on(device, {.max_bytes = 10 * page});
+  const auto pool = pool_on(device, {.max_bytes = 10 * page_bytes});
   Ledger ledger(*pool);
-  ASSERT_TRUE(ledger.allocate({.bytes = 6 * page}));
-  const Expected<Block> refused = pool->try_allocate({.bytes = 5 * page});
+  ASSERT_TRUE(ledger.allocate({.bytes = 6 * page_bytes}));
+  const Expected<Block> refused = pool->try_allocate({.bytes = 5 * page_bytes});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, Errc::over_limit);
-  EXPECT_EQ(refused.error().available, 4 * page);
-  EXPECT_TRUE(ledger.allocate({.bytes = 4 * page}));
-  EXPECT_EQ(device->used(), 10 * page);
+  EXPECT_EQ(refused.error().available, 4 * page_bytes);
+  EXPECT_TRUE(ledger.allocate({.bytes = 4 * page_bytes}));
+  EXPECT_EQ(device->used(), 10 * page_bytes);
   ledger.free(0);
-  EXPECT_EQ(pool->set_max_bytes(7 * page), 10 * page);
-  EXPECT_EQ(device->used(), 7 * page);
-  EXPECT_EQ(pool->max_bytes(), 7 * page);
+  EXPECT_EQ(pool->set_max_bytes(7 * page_bytes), 10 * page_bytes);
+  EXPECT_EQ(device->used(), 7 * page_bytes);
+  EXPECT_EQ(pool->max_bytes(), 7 * page_bytes);
   ledger.expect_in_order();
   ledger.free_all();
   testing::expect_nothing_held(*pool);
@@ -148,15 +145,15 @@ TEST(Virtual, TrimsDownToWhatIsToBeKept) {
   const auto pool = pool_on(device);
   Ledger ledger(*pool);
   for (int i = 0; i < 8; ++i)
-    ASSERT_TRUE(ledger.allocate({.bytes = page}));
+    ASSERT_TRUE(ledger.allocate({.bytes = page_bytes}));
   ledger.free_all();
-  EXPECT_EQ(pool->trimmable(), 8 * page);
+  EXPECT_EQ(pool->trimmable(), 8 * page_bytes);
   EXPECT_EQ(pool->buckets().at(0).cached_blocks, 8U);
-  EXPECT_EQ(pool->trim(3 * page + 1), 5 * page);
-  EXPECT_EQ(pool->stats().cached.current, 3 * page);
+  EXPECT_EQ(pool->trim(3 * page_bytes + 1), 5 * page_bytes);
+  EXPECT_EQ(pool->stats().cached.current, 3 * page_bytes);
   EXPECT_EQ(pool->validate(), "");
-  ASSERT_TRUE(ledger.allocate({.bytes = 5 * page}));
-  EXPECT_EQ(device->used(), 5 * page);
+  ASSERT_TRUE(ledger.allocate({.bytes = 5 * page_bytes}));
+  EXPECT_EQ(device->used(), 5 * page_bytes);
   ledger.free_all();
   testing::expect_nothing_held(*pool);
   EXPECT_TRUE(pool->buckets().empty());
@@ -165,9 +162,9 @@ TEST(Virtual, TrimsDownToWhatIsToBeKept) {
 TEST(Virtual, AnyAlignmentIsGiven) {
   const auto pool = pool_on(small_device(256));
   Ledger ledger(*pool);
-  for (std::size_t alignment = 1; alignment <= 16 * page; alignment *= 2) {
+  for (std::size_t alignment = 1; alignment <= 16 * page_bytes; alignment *= 2) {
     ASSERT_TRUE(ledger.allocate({.bytes = 3000, .alignment = alignment}));
-    ASSERT_TRUE(ledger.allocate({.bytes = page + 1, .alignment = alignment}));
+    ASSERT_TRUE(ledger.allocate({.bytes = page_bytes + 1, .alignment = alignment}));
     ledger.expect_in_order();
   }
   EXPECT_EQ(code_of(pool->try_allocate({.bytes = 1, .alignment = 3})), Errc::bad_alignment);
@@ -179,21 +176,22 @@ TEST(Virtual, AnyAlignmentIsGiven) {
 TEST(Virtual, WhatCanNeverBeHadCostsNoIdlePage) {
   const auto device = small_device(64);
   const auto pool = pool_on(device);
-  pool->deallocate(pool->allocate(4 * page));
-  for (const std::size_t bytes : {unbounded, unbounded - 100, std::size_t{1} << 50, 65 * page})
+  pool->deallocate(pool->allocate(4 * page_bytes));
+  for (const std::size_t bytes :
+       {unbounded, unbounded - 100, std::size_t{1} << 50, 65 * page_bytes})
     EXPECT_EQ(code_of(pool->try_allocate({.bytes = bytes})), Errc::too_large);
-  EXPECT_EQ(pool->stats().cached.current, 4 * page);
+  EXPECT_EQ(pool->stats().cached.current, 4 * page_bytes);
   EXPECT_TRUE(pool->try_allocate({.bytes = 0})->empty());
   EXPECT_EQ(pool->stats().failures, 4U);
   testing::expect_nothing_held(*pool);
 }
 
 TEST(Virtual, FurtherAddressesAreReservedWhenTheyRunOut) {
-  const auto pool = pool_on(small_device(64), {.addresses = 4 * page});
+  const auto pool = pool_on(small_device(64), {.addresses = 4 * page_bytes});
   Ledger ledger(*pool);
   for (int i = 0; i < 10; ++i)
-    ASSERT_TRUE(ledger.allocate({.bytes = 2 * page + 1}));
-  ASSERT_TRUE(ledger.allocate({.bytes = 20 * page}));  // more than is reserved at a time
+    ASSERT_TRUE(ledger.allocate({.bytes = 2 * page_bytes + 1}));
+  ASSERT_TRUE(ledger.allocate({.bytes = 20 * page_bytes}));  // more than is reserved at a time
   ledger.expect_in_order();
   ledger.free_all();
   testing::expect_nothing_held(*pool);
@@ -204,11 +202,11 @@ TEST(Virtual, GrowsInPlacePageByPage) {
   const auto pool = pool_on(device);
   Ledger ledger(*pool);
   ASSERT_TRUE(ledger.allocate({.bytes = 100}));
-  for (std::size_t bytes = 1000; bytes <= 64 * page; bytes += 30'000) {
+  for (std::size_t bytes = 1000; bytes <= 64 * page_bytes; bytes += 30'000) {
     ASSERT_TRUE(ledger.grow(0, bytes));
-    EXPECT_EQ(device->used(), (bytes + page - 1) / page * page);
+    EXPECT_EQ(device->used(), (bytes + page_bytes - 1) / page_bytes * page_bytes);
   }
-  EXPECT_FALSE(ledger.grow(0, 64 * page + 1));
+  EXPECT_FALSE(ledger.grow(0, 64 * page_bytes + 1));
   ledger.expect_in_order();
   EXPECT_EQ(pool->stats().allocations, 1U);
   ledger.free_all();
@@ -219,17 +217,17 @@ TEST(Virtual, ABlockInTheWayStopsGrowing) {
   const testing::CaughtReports reports;
   const auto pool = pool_on(small_device(64));
   Ledger ledger(*pool);
-  ASSERT_TRUE(ledger.allocate({.bytes = 2 * page}));
-  ASSERT_TRUE(ledger.allocate({.bytes = 2 * page}));
-  EXPECT_EQ(code_of(pool->try_grow(ledger.blocks()[0], 2 * page + 1)), Errc::cannot_grow);
-  EXPECT_TRUE(ledger.grow(1, 3 * page));
+  ASSERT_TRUE(ledger.allocate({.bytes = 2 * page_bytes}));
+  ASSERT_TRUE(ledger.allocate({.bytes = 2 * page_bytes}));
+  EXPECT_EQ(code_of(pool->try_grow(ledger.blocks()[0], 2 * page_bytes + 1)), Errc::cannot_grow);
+  EXPECT_TRUE(ledger.grow(1, 3 * page_bytes));
   ledger.free(1);
-  EXPECT_TRUE(ledger.grow(0, 40 * page));
+  EXPECT_TRUE(ledger.grow(0, 40 * page_bytes));
   EXPECT_EQ(code_of(pool->try_grow(ledger.blocks()[0], unbounded)), Errc::too_large);
   EXPECT_EQ(code_of(pool->try_grow(Block{}, 1)), Errc::cannot_grow);
   const Block stale = ledger.blocks()[0];
   ledger.free_all();
-  EXPECT_EQ(code_of(pool->try_grow(stale, 41 * page)), Errc::invalid_block);
+  EXPECT_EQ(code_of(pool->try_grow(stale, 41 * page_bytes)), Errc::invalid_block);
   EXPECT_FALSE(pool->deallocate(stale));
   EXPECT_EQ(pool->stats().refused_frees, 1U);
   testing::expect_nothing_held(*pool);
@@ -237,26 +235,27 @@ TEST(Virtual, ABlockInTheWayStopsGrowing) {
 
 TEST(Virtual, RoomBehindABlockIsKeptForIt) {
   const auto device = small_device(64);
-  const auto pool = pool_on(device, {.room = 10 * page});
+  const auto pool = pool_on(device, {.room = 10 * page_bytes});
   Ledger ledger(*pool);
-  ASSERT_TRUE(ledger.allocate({.bytes = page + 100}));
-  ASSERT_TRUE(ledger.allocate({.bytes = page}));
+  ASSERT_TRUE(ledger.allocate({.bytes = page_bytes + 100}));
+  ASSERT_TRUE(ledger.allocate({.bytes = page_bytes}));
   ASSERT_TRUE(ledger.allocate({.bytes = 100}));  // a small one has no room
-  EXPECT_LE(device->used(), 4 * page);
-  EXPECT_TRUE(ledger.grow(0, 5 * page));
-  EXPECT_TRUE(ledger.grow(0, 10 * page));
+  EXPECT_LE(device->used(), 4 * page_bytes);
+  EXPECT_TRUE(ledger.grow(0, 5 * page_bytes));
+  EXPECT_TRUE(ledger.grow(0, 10 * page_bytes));
   ledger.expect_in_order();
-  EXPECT_EQ(code_of(pool->try_grow(ledger.blocks()[0], 20 * page)), Errc::cannot_grow);
+  EXPECT_EQ(code_of(pool->try_grow(ledger.blocks()[0], 20 * page_bytes)), Errc::cannot_grow);
   ledger.free(2);
-  EXPECT_TRUE(ledger.grow(1, 40 * page));  // beyond its room, since nothing is there
+  EXPECT_TRUE(ledger.grow(1, 40 * page_bytes));  // beyond its room, since nothing is there
   ledger.expect_in_order();
   ledger.free_all();
   testing::expect_nothing_held(*pool);
 }
 
 TEST(Virtual, WithoutPlaceForItsRoomABlockDoesWithout) {
-  const auto pool = make<Virtual>(make<Device>(Device::Options{.capacity = 128_KiB}),
-                                  Virtual::Options{.page = 64_KiB, .room = 64_KiB});
+  const auto pool =
+      make<Virtual>(make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 128_KiB}),
+                    Virtual::Options{.page = 64_KiB, .room = 64_KiB});
   Ledger ledger(*pool);
   for (const std::size_t bytes : {32_KiB, 40_KiB, 40_KiB, 16_KiB})
     ASSERT_TRUE(ledger.allocate({.bytes = bytes}));
@@ -270,11 +269,11 @@ TEST(Virtual, WithoutPlaceForItsRoomABlockDoesWithout) {
 }
 
 TEST(Virtual, WhatIsFreedBehindARoomIsNoPartOfIt) {
-  const auto pool = pool_on(small_device(64), {.room = 4 * page});
-  const Block first = pool->allocate(page);
-  const Block second = pool->allocate(page);
+  const auto pool = pool_on(small_device(64), {.room = 4 * page_bytes});
+  const Block first = pool->allocate(page_bytes);
+  const Block second = pool->allocate(page_bytes);
   pool->deallocate(second);
-  const Block again = pool->allocate(page);
+  const Block again = pool->allocate(page_bytes);
   EXPECT_EQ(again.memory, second.memory);
   pool->deallocate(again);
   pool->deallocate(first);
@@ -284,7 +283,8 @@ TEST(Virtual, WhatIsFreedBehindARoomIsNoPartOfIt) {
 // Every map call of a run fails once: what is asked for again is had, and nothing is lost.
 TEST(Virtual, EveryFailedCallLeavesAllInOrder) {
   for (std::uint64_t n = 1;; ++n) {
-    const auto device = make<Device>(Device::Options{.capacity = 64 * page, .fail_at = n});
+    const auto device =
+        make<SimulatedDevice>(SimulatedDevice::Options{.capacity = 64 * page_bytes, .fail_at = n});
     const auto pool = pool_on(device);
     testing::Random random(4);
     Ledger ledger(*pool);
@@ -309,12 +309,12 @@ TEST(Virtual, AFullDeviceGivesUpIdlePagesFirst) {
   const auto device = small_device(10);
   const auto pool = pool_on(device, {.idle_ratio = 10});
   Ledger ledger(*pool);
-  ASSERT_TRUE(ledger.allocate({.bytes = 5 * page}));
-  ASSERT_TRUE(ledger.allocate({.bytes = page}));
+  ASSERT_TRUE(ledger.allocate({.bytes = 5 * page_bytes}));
+  ASSERT_TRUE(ledger.allocate({.bytes = page_bytes}));
   ledger.free(0);
-  ASSERT_TRUE(ledger.allocate({.bytes = 9 * page}));
+  ASSERT_TRUE(ledger.allocate({.bytes = 9 * page_bytes}));
   ledger.expect_in_order();
-  EXPECT_EQ(device->used(), 10 * page);
+  EXPECT_EQ(device->used(), 10 * page_bytes);
   ledger.free_all();
   testing::expect_nothing_held(*pool);
 }
@@ -323,11 +323,11 @@ TEST(Virtual, AFullDeviceGetsNoMoreIdlePagesBackThanAreAskedFor) {
   const auto pool = pool_on(small_device(10), {.idle_ratio = 10});
   Ledger ledger(*pool);
   for (const std::size_t pages : std::initializer_list<std::size_t>{3, 1, 3, 1})
-    ASSERT_TRUE(ledger.allocate({.bytes = pages * page}));
+    ASSERT_TRUE(ledger.allocate({.bytes = pages * page_bytes}));
   ledger.free(2);
   ledger.free(0);
-  ASSERT_TRUE(ledger.allocate({.bytes = 4 * page}));
-  EXPECT_EQ(pool->stats().cached.current, 2 * page);
+  ASSERT_TRUE(ledger.allocate({.bytes = 4 * page_bytes}));
+  EXPECT_EQ(pool->stats().cached.current, 2 * page_bytes);
   ledger.expect_in_order();
   ledger.free_all();
   testing::expect_nothing_held(*pool);
@@ -338,23 +338,23 @@ TEST(Virtual, PagesMappedForARequestThatFailsAreNotKeptBeyondTheBound) {
   const auto pool = pool_on(device);
   Ledger ledger(*pool);
   for (int i = 0; i < 3; ++i)
-    ASSERT_TRUE(ledger.allocate({.bytes = page}));
+    ASSERT_TRUE(ledger.allocate({.bytes = page_bytes}));
   ledger.free(2);
   ledger.free(0);
   pool->trim();  // the middle page alone is mapped
   ledger.free(0);
   device->fail_next(2);
-  EXPECT_FALSE(ledger.allocate({.bytes = 3 * page}));
-  EXPECT_EQ(device->used(), page);
+  EXPECT_FALSE(ledger.allocate({.bytes = 3 * page_bytes}));
+  EXPECT_EQ(device->used(), page_bytes);
   ledger.expect_in_order();
-  EXPECT_TRUE(ledger.allocate({.bytes = 3 * page}));
+  EXPECT_TRUE(ledger.allocate({.bytes = 3 * page_bytes}));
   ledger.free_all();
   testing::expect_nothing_held(*pool);
 }
 
 TEST(Virtual, WithoutMemoryForRecordsRequestsFailAndNothingIsLost) {
   for (int n = 1;; ++n) {
-    const auto pool = pool_on(small_device(64), {.addresses = 8 * page});
+    const auto pool = pool_on(small_device(64), {.addresses = 8 * page_bytes});
     std::vector<Block> blocks;
     bool failed = false;
     {
@@ -380,12 +380,12 @@ TEST(Virtual, ClosedWithBlocksOutItStaysForTheLast) {
   Buffer kept;
   {
     const auto pool = pool_on(device);
-    kept = Buffer(*pool, 3 * page);
+    kept = Buffer(*pool, 3 * page_bytes);
     Ledger(*pool).allocate({.bytes = 0});
-    pool->deallocate(pool->allocate(2 * page));
-    EXPECT_EQ(device->used(), 5 * page);
+    pool->deallocate(pool->allocate(2 * page_bytes));
+    EXPECT_EQ(device->used(), 5 * page_bytes);
   }
-  EXPECT_EQ(device->used(), 3 * page);  // a closed pool keeps nothing idle
+  EXPECT_EQ(device->used(), 3 * page_bytes);  // a closed pool keeps nothing idle
   kept.reset();
   EXPECT_EQ(device->used(), 0U);
   EXPECT_EQ(reports.all().size(), 1U);
@@ -427,18 +427,18 @@ TEST(Virtual, KnowsHowLargeARequestCouldBe) {
   const auto pool = pool_on(device);
   Ledger ledger(*pool);
   for (int i = 0; i < 30; ++i)
-    ASSERT_TRUE(ledger.allocate({.bytes = 2 * page}));
+    ASSERT_TRUE(ledger.allocate({.bytes = 2 * page_bytes}));
   for (std::size_t i = 15; i-- > 0;)
     ledger.free(2 * i);
   const std::size_t largest = pool->largest_allocatable();
-  EXPECT_EQ(largest, 34 * page);
+  EXPECT_EQ(largest, 34 * page_bytes);
   EXPECT_FALSE(ledger.allocate({.bytes = largest + 1}));
   EXPECT_TRUE(ledger.allocate({.bytes = largest}));
   try {
-    (void)pool->allocate(page);
+    (void)pool->allocate(page_bytes);
     FAIL() << "there is no page left";
   } catch (const OutOfMemory& error) {
-    EXPECT_EQ(error.shortage().live_granted, 64 * page);
+    EXPECT_EQ(error.shortage().live_granted, 64 * page_bytes);
     EXPECT_EQ(error.shortage().holes, 0U);
     EXPECT_EQ(error.shortage().device_free, 0U);
   }
@@ -497,11 +497,11 @@ TEST(VirtualProperty, OnMemoryThatCanBeWritten) {
 
 TEST(VirtualProperty, OnADeviceThatIsFullAndFails) {
   for (std::uint64_t seed = testing::seed_or(400), end = seed + 3; seed < end; ++seed) {
-    const auto device = make<Device>(
-        Device::Options{.capacity = 100 * page, .fail_probability = 0.1, .seed = seed});
+    const auto device = make<SimulatedDevice>(SimulatedDevice::Options{
+        .capacity = 100 * page_bytes, .fail_probability = 0.1, .seed = seed});
     random_run(*pool_on(device, {.idle_ratio = 0.1}), seed, 20);
     EXPECT_EQ(device->used(), 0U);
-    random_run(*pool_on(device, {.addresses = 32 * page, .room = 3 * page}), seed, 20);
+    random_run(*pool_on(device, {.addresses = 32 * page_bytes, .room = 3 * page_bytes}), seed, 20);
     EXPECT_EQ(device->used(), 0U);
   }
 }

@@ -21,13 +21,13 @@ namespace cistern {
 namespace {
 
 using namespace literals;
-using Sizes = std::vector<std::int64_t>;
+using Extents = std::vector<std::int64_t>;
 
 constexpr DLDataType float32 = {.code = kDLFloat, .bits = 32, .lanes = 1};
-constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t max_extent = std::numeric_limits<std::int64_t>::max();
 
 /// What a consumer does to read an element, by the book.
-float read(const DLTensor& tensor, const Sizes& indices) {
+float read_element(const DLTensor& tensor, const Extents& indices) {
   std::int64_t place = 0;
   for (std::size_t i = 0; i < indices.size(); ++i)
     place += indices[i] * tensor.strides[i];
@@ -45,7 +45,7 @@ TEST(ToDlpack, HandsTheMemoryOverWithItsShape) {
   for (std::size_t i = 0; i < 6; ++i)
     buffer.as<float>()[i] = static_cast<float>(i);
   void* const place = buffer.data();
-  const Sizes shape = {2, 3};
+  const Extents shape = {2, 3};
   DLManagedTensor* const tensor = to_dlpack(std::move(buffer), {.shape = shape});
   EXPECT_TRUE(buffer.empty());  // NOLINT(bugprone-use-after-move): that is the test
   const DLTensor& seen = tensor->dl_tensor;
@@ -56,7 +56,7 @@ TEST(ToDlpack, HandsTheMemoryOverWithItsShape) {
   EXPECT_EQ(seen.shape[1], 3);
   EXPECT_EQ(seen.strides[0], 3);
   EXPECT_EQ(seen.strides[1], 1);
-  EXPECT_EQ(read(seen, {1, 2}), 5.0F);
+  EXPECT_EQ(read_element(seen, {1, 2}), 5.0F);
   EXPECT_EQ(stack->stats().live_blocks.current, 1U);
   free_tensor(tensor);
   EXPECT_EQ(stack->stats().live_blocks.current, 0U);
@@ -68,7 +68,7 @@ TEST(ToDlpack, IsFreedOnAnyThreadAndAfterTheStackIsClosed) {
   DLManagedTensor* tensor = nullptr;
   {
     const Stack stack = open("retry > cache > host");
-    const Sizes shape = {1000};
+    const Extents shape = {1000};
     tensor = to_dlpack(stack.buffer(4000), {.shape = shape});
   }
   EXPECT_EQ(reports.all().size(), 1U);
@@ -79,7 +79,7 @@ TEST(ToDlpack, IsFreedOnAnyThreadAndAfterTheStackIsClosed) {
 
 TEST(ToDlpack, StridesAndAnOffsetStayWithinTheBuffer) {
   const Stack stack = open("host");
-  const Sizes shape = {2, 3};
+  const Extents shape = {2, 3};
   const auto fits = [&](const DlpackTensor& tensor, std::size_t bytes = 64) {
     Buffer buffer = stack.buffer(bytes);
     try {
@@ -94,30 +94,31 @@ TEST(ToDlpack, StridesAndAnOffsetStayWithinTheBuffer) {
   EXPECT_FALSE(fits({.shape = shape, .byte_offset = 44}));
   EXPECT_FALSE(fits({.shape = shape, .byte_offset = unbounded}));
   EXPECT_TRUE(fits({.shape = shape}, 24));
-  EXPECT_FALSE(fits({.shape = shape}, 23));                         // though its capacity is 64
-  EXPECT_TRUE(fits({.shape = shape, .strides = Sizes{1, 2}}, 24));  // column by column
-  EXPECT_TRUE(fits({.shape = shape, .strides = Sizes{0, 0}}, 4));   // one element, many times
-  EXPECT_TRUE(fits({.shape = shape, .strides = Sizes{13, 1}}));     // the last one ends the buffer
-  EXPECT_FALSE(fits({.shape = shape, .strides = Sizes{14, 1}}));
-  EXPECT_TRUE(fits({.shape = shape, .strides = Sizes{-3, -1}, .byte_offset = 20}));
-  EXPECT_FALSE(fits({.shape = shape, .strides = Sizes{-3, -1}, .byte_offset = 16}));
-  EXPECT_FALSE(fits({.shape = shape, .strides = Sizes{1}}));
-  EXPECT_FALSE(fits({.shape = Sizes{2, -3}}));
-  EXPECT_FALSE(fits({.shape = Sizes{-2, -3}}));
-  EXPECT_FALSE(fits({.shape = Sizes{0, -3}}));
+  EXPECT_FALSE(fits({.shape = shape}, 23));                           // though its capacity is 64
+  EXPECT_TRUE(fits({.shape = shape, .strides = Extents{1, 2}}, 24));  // column by column
+  EXPECT_TRUE(fits({.shape = shape, .strides = Extents{0, 0}}, 4));   // one element, many times
+  EXPECT_TRUE(fits({.shape = shape, .strides = Extents{13, 1}}));  // the last one ends the buffer
+  EXPECT_FALSE(fits({.shape = shape, .strides = Extents{14, 1}}));
+  EXPECT_TRUE(fits({.shape = shape, .strides = Extents{-3, -1}, .byte_offset = 20}));
+  EXPECT_FALSE(fits({.shape = shape, .strides = Extents{-3, -1}, .byte_offset = 16}));
+  EXPECT_FALSE(fits({.shape = shape, .strides = Extents{1}}));
+  EXPECT_FALSE(fits({.shape = Extents{2, -3}}));
+  EXPECT_FALSE(fits({.shape = Extents{-2, -3}}));
+  EXPECT_FALSE(fits({.shape = Extents{0, -3}}));
   testing::expect_nothing_held(*stack);
 }
 
 TEST(ToDlpack, SizesThatOverflowAreRefused) {
   const Stack stack = open("host");
-  for (const Sizes& shape :
-       {Sizes{most, 2}, Sizes{most}, Sizes{most / 4 + 1}, Sizes{1 << 30, 1 << 30, 1 << 30}}) {
+  for (const Extents& shape : {Extents{max_extent, 2}, Extents{max_extent},
+                               Extents{max_extent / 4 + 1}, Extents{1 << 30, 1 << 30, 1 << 30}}) {
     EXPECT_THROW(static_cast<void>(to_dlpack(stack.buffer(64), {.shape = shape})),
                  std::invalid_argument);
   }
-  const Sizes shape = {3, 3};
-  for (const Sizes& strides : {Sizes{most, 1}, Sizes{1, -most}, Sizes{most / 2, most / 2},
-                               Sizes{std::numeric_limits<std::int64_t>::min(), 1}}) {
+  const Extents shape = {3, 3};
+  for (const Extents& strides :
+       {Extents{max_extent, 1}, Extents{1, -max_extent}, Extents{max_extent / 2, max_extent / 2},
+        Extents{std::numeric_limits<std::int64_t>::min(), 1}}) {
     EXPECT_THROW(
         static_cast<void>(to_dlpack(stack.buffer(64), {.shape = shape, .strides = strides})),
         std::invalid_argument);
@@ -127,7 +128,7 @@ TEST(ToDlpack, SizesThatOverflowAreRefused) {
 
 TEST(ToDlpack, ElementsMayBeOfAnySizeAndNone) {
   const Stack stack = open("host");
-  const auto fits = [&](const Sizes& shape, DLDataType dtype, std::size_t bytes,
+  const auto fits = [&](const Extents& shape, DLDataType dtype, std::size_t bytes,
                         std::size_t offset = 0) {
     try {
       free_tensor(
@@ -140,7 +141,7 @@ TEST(ToDlpack, ElementsMayBeOfAnySizeAndNone) {
   EXPECT_TRUE(fits({}, float32, 4));  // a single element
   EXPECT_FALSE(fits({}, float32, 3));
   EXPECT_TRUE(fits({0}, float32, 0));
-  EXPECT_TRUE(fits({7, 0, most}, float32, 0));
+  EXPECT_TRUE(fits({7, 0, max_extent}, float32, 0));
   EXPECT_TRUE(fits({0}, float32, 8, 8));
   EXPECT_FALSE(fits({0}, float32, 8, 9));
   EXPECT_TRUE(fits({8}, {.code = kDLBfloat, .bits = 16, .lanes = 1}, 16));
@@ -155,13 +156,14 @@ TEST(ToDlpack, ElementsMayBeOfAnySizeAndNone) {
 }
 
 TEST(ToDlpack, TheDeviceIsOneThatDlpackKnows) {
-  const Sizes shape = {4};
+  const Extents shape = {4};
   const Stack simulated = open("simulated");
   Buffer buffer = simulated.buffer(16);
   EXPECT_THROW(static_cast<void>(to_dlpack(std::move(buffer), {.shape = shape})),
                std::invalid_argument);
   EXPECT_FALSE(buffer.empty());  // NOLINT(bugprone-use-after-move): it is as it was
-  EXPECT_THROW(static_cast<void>(to_dlpack(Buffer{}, {.shape = Sizes{0}})), std::invalid_argument);
+  EXPECT_THROW(static_cast<void>(to_dlpack(Buffer{}, {.shape = Extents{0}})),
+               std::invalid_argument);
   const Ref<Resource> pmr = make<PmrDevice>(std::pmr::get_default_resource());
   free_tensor(to_dlpack(Buffer(*pmr, 16), {.shape = shape}));
   DeviceLimits limits;
@@ -174,7 +176,7 @@ TEST(ToDlpack, TheDeviceIsOneThatDlpackKnows) {
 
 TEST(ToDlpack, AHostWithoutMemoryLeavesTheBufferAsItWas) {
   const Stack stack = open("host");
-  const Sizes shape = {2, 2};
+  const Extents shape = {2, 2};
   bool has_failed = true;
   for (int n = 1; has_failed; ++n) {
     Buffer buffer = stack.buffer(16);
@@ -196,12 +198,12 @@ TEST(ToDlpack, AHostWithoutMemoryLeavesTheBufferAsItWas) {
 /// A tensor of a library that leaves its strides out and counts the calls of its deleter.
 struct Foreign {
   std::array<float, 8> values{0, 1, 2, 3, 4, 5, 6, 7};
-  Sizes shape;
-  Sizes strides;
+  Extents shape;
+  Extents strides;
   int deleted = 0;
   DLManagedTensor managed{};
 
-  explicit Foreign(Sizes its_shape, Sizes its_strides = {})
+  explicit Foreign(Extents its_shape, Extents its_strides = {})
       : shape(std::move(its_shape)), strides(std::move(its_strides)) {
     managed.dl_tensor = {.data = values.data(),
                          .device = {.device_type = kDLCPU, .device_id = 0},
@@ -225,8 +227,8 @@ TEST(FromDlpack, UsesTheMemoryWhereItLiesAndCallsTheDeleterOnce) {
     EXPECT_EQ(tensor.data(), &foreign.values[2]);
     EXPECT_EQ(tensor.bytes(), 24U);
     EXPECT_EQ(tensor.byte_offset(), 8U);
-    EXPECT_EQ(Sizes(tensor.shape().begin(), tensor.shape().end()), (Sizes{2, 3}));
-    EXPECT_EQ(Sizes(tensor.strides().begin(), tensor.strides().end()), (Sizes{3, 1}));
+    EXPECT_EQ(Extents(tensor.shape().begin(), tensor.shape().end()), (Extents{2, 3}));
+    EXPECT_EQ(Extents(tensor.strides().begin(), tensor.strides().end()), (Extents{3, 1}));
     EXPECT_EQ(tensor.dtype().bits, 32);
     EXPECT_EQ(tensor.device().device_type, kDLCPU);
     EXPECT_TRUE(tensor.is_compact());
@@ -238,7 +240,7 @@ TEST(FromDlpack, UsesTheMemoryWhereItLiesAndCallsTheDeleterOnce) {
 }
 
 TEST(FromDlpack, KnowsWhatLiesRowByRow) {
-  const auto is_compact = [](Sizes shape, Sizes strides) {
+  const auto is_compact = [](Extents shape, Extents strides) {
     Foreign foreign(std::move(shape), std::move(strides));
     return from_dlpack(&foreign.managed).is_compact();
   };
@@ -262,8 +264,8 @@ TEST(FromDlpack, LeavesWhatMakesNoSenseToTheCaller) {
   refused([](DLTensor& tensor) { tensor.ndim = -1; });
   refused([](DLTensor& tensor) { tensor.shape = nullptr; });
   refused([](DLTensor& tensor) { tensor.shape[0] = -1; });
-  refused([](DLTensor& tensor) { tensor.shape[0] = most; });
-  refused([](DLTensor& tensor) { tensor.strides[0] = most, tensor.shape[0] = 3; });
+  refused([](DLTensor& tensor) { tensor.shape[0] = max_extent; });
+  refused([](DLTensor& tensor) { tensor.strides[0] = max_extent, tensor.shape[0] = 3; });
   refused([](DLTensor& tensor) { tensor.dtype.lanes = 0; });
   refused([](DLTensor& tensor) { tensor.dtype.bits = 0; });
   refused([](DLTensor& tensor) { tensor.data = nullptr; });
@@ -283,7 +285,7 @@ TEST(FromDlpack, AnEmptyTensorAndOneWithoutADeleterAreRight) {
 
 TEST(Dlpack, ATensorComesBackAsItWent) {
   const Stack stack = open("host");
-  const Sizes shape = {3, 5};
+  const Extents shape = {3, 5};
   {
     Buffer buffer = stack.buffer(60);
     void* const place = buffer.data();

@@ -3,18 +3,16 @@
 #include <gtest/gtest.h>
 
 #include "cistern/stack/stack.hpp"
+#include "support/errors.hpp"
 #include "support/stage_list.hpp"
 
 namespace cistern {
 namespace {
 
-std::string error_of(std::string_view text) {
-  const auto stack = try_open(text);
-  return stack ? "opened" : stack.error().what();
-}
+using testing::stack_error;
 
-const std::string stages = "(there are " + testing::stage_list() + ")";
-constexpr const char* sizes = "4096, 64KiB, 1.5GiB or 80GB";
+const std::string known_stages = "(there are " + testing::stage_list() + ")";
+constexpr const char* size_examples = "4096, 64KiB, 1.5GiB or 80GB";
 constexpr const char* parameters =
     "buckets, per_doubling, slack, slack_bytes, max_bytes, per_bucket, when_full, idle_ratio";
 
@@ -27,7 +25,7 @@ struct Wrong {
 class WrongText : public ::testing::TestWithParam<Wrong> {};
 
 TEST_P(WrongText, IsShownWithACaret) {
-  EXPECT_EQ(error_of(GetParam().text),
+  EXPECT_EQ(stack_error(GetParam().text),
             GetParam().message + "\n  " + GetParam().text + "\n  " + GetParam().caret);
 }
 
@@ -70,20 +68,20 @@ INSTANTIATE_TEST_SUITE_P(
     Stages, WrongText,
     ::testing::Values(
         Wrong{"cach > host",
-              std::string("there is no stage 'cach' ") + stages + "; did you mean 'cache'?",
+              std::string("there is no stage 'cach' ") + known_stages + "; did you mean 'cache'?",
               "^~~~"},
         Wrong{"cahce > host",
-              std::string("there is no stage 'cahce' ") + stages + "; did you mean 'cache'?",
+              std::string("there is no stage 'cahce' ") + known_stages + "; did you mean 'cache'?",
               "^~~~~"},
         Wrong{"cache > hostt",
-              std::string("there is no stage 'hostt' ") + stages + "; did you mean 'host'?",
+              std::string("there is no stage 'hostt' ") + known_stages + "; did you mean 'host'?",
               "        ^~~~~"},
-        Wrong{"cache > pool > host", std::string("there is no stage 'pool' ") + stages,
+        Wrong{"cache > pool > host", std::string("there is no stage 'pool' ") + known_stages,
               "        ^~~~"},
         Wrong{"Cache > host",
-              std::string("there is no stage 'Cache' ") + stages + "; did you mean 'cache'?",
+              std::string("there is no stage 'Cache' ") + known_stages + "; did you mean 'cache'?",
               "^~~~~"},
-        Wrong{"4KiB", std::string("there is no stage '4KiB' ") + stages, "^~~~"},
+        Wrong{"4KiB", std::string("there is no stage '4KiB' ") + known_stages, "^~~~"},
         Wrong{"host > cache",
               "'host' is a device: it stands at the right end, with nothing below it", "^~~~"},
         Wrong{"cache > host > host",
@@ -144,7 +142,7 @@ INSTANTIATE_TEST_SUITE_P(
     Values, WrongText,
     ::testing::Values(
         Wrong{"cache(slack_bytes=2GX) > host",
-              std::string("slack_bytes: '2GX' is not a size; write ") + sizes,
+              std::string("slack_bytes: '2GX' is not a size; write ") + size_examples,
               "                  ^~~"},
         Wrong{"limit(lots) > host",
               "bytes: 'lots' is not a size or percentage; write 4096, 64KiB, 1.5GiB, 80GB or 90%",
@@ -199,12 +197,14 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"cache(when_full=[evict]) > host", "when_full: a list is not one of evict, reject",
               "                ^~~~~~~"},
         Wrong{"cache(tabel) > host",
-              "buckets: 'tabel' is not one of geometric, pow2, table, fit or a list of sizes such "
+              "buckets: 'tabel' is not one of geometric, pow2, table, fit or a list of "
+              "sizes such "
               "as [4KiB, 1MiB]; did "
               "you mean 'table'?",
               "      ^~~~~"},
         Wrong{"cache(fti) > host",
-              "buckets: 'fti' is not one of geometric, pow2, table, fit or a list of sizes such as "
+              "buckets: 'fti' is not one of geometric, pow2, table, fit or a list of sizes "
+              "such as "
               "[4KiB, 1MiB]; did you mean 'fit'?",
               "      ^~~"},
         Wrong{"cache([4KiB, 1KiB]) > host",
@@ -214,8 +214,8 @@ INSTANTIATE_TEST_SUITE_P(
               "       ^"},
         Wrong{"cache([15EiB]) > host", "buckets: '15EiB' is out of range; it must be at most 4EiB",
               "       ^~~~~"},
-        Wrong{"cache([90%]) > host", std::string("buckets: '90%' is not a size; write ") + sizes,
-              "       ^~~"},
+        Wrong{"cache([90%]) > host",
+              std::string("buckets: '90%' is not a size; write ") + size_examples, "       ^~~"},
         Wrong{"host(zero=yes)", "zero: 'yes' is not one of true, false", "          ^~~"},
         Wrong{"host(map_from=0)", "map_from: '0' is out of range; it must be at least 1",
               "              ^"},
@@ -241,23 +241,23 @@ INSTANTIATE_TEST_SUITE_P(
               "      ^~~"}));
 
 TEST(StackError, TheCaretStandsWhereItShouldWhateverTheText) {
-  EXPECT_EQ(error_of("cache\n(\tmax_byte\x01 = 1)"),
+  EXPECT_EQ(stack_error("cache\n(\tmax_byte\x01 = 1)"),
             "unexpected byte 0x01; a path or other text stands in double quotes\n"
             "  cache ( max_byte  = 1)\n"
             "                  ^");
-  EXPECT_EQ(error_of("trace(\"/home/jos\xC3\xA9\", \x7F) > host"),
+  EXPECT_EQ(stack_error("trace(\"/home/jos\xC3\xA9\", \x7F) > host"),
             "unexpected byte 0x7F; a path or other text stands in double quotes\n"
             "  trace(\"/home/jos..\", .) > host\n"
             "                       ^");
-  EXPECT_EQ(error_of("cache > h\xC3\xB6st"),
+  EXPECT_EQ(stack_error("cache > h\xC3\xB6st"),
             "unexpected byte 0xC3; a path or other text stands in double quotes\n"
             "  cache > h..st\n"
             "           ^");
-  EXPECT_EQ(error_of(std::string_view("host\0", 5)),
+  EXPECT_EQ(stack_error(std::string_view("host\0", 5)),
             "unexpected byte 0x00; a path or other text stands in double quotes\n"
             "  host \n"
             "      ^");
-  EXPECT_EQ(error_of(std::string_view("trace(\"a\0\") > host", 18)),
+  EXPECT_EQ(stack_error(std::string_view("trace(\"a\0\") > host", 18)),
             "a text cannot hold the byte 0\n"
             "  trace(\"a \") > host\n"
             "          ^");
@@ -265,18 +265,18 @@ TEST(StackError, TheCaretStandsWhereItShouldWhateverTheText) {
 
 TEST(StackError, OfALongTextShowsTheSurroundings) {
   const std::string many(200, ' ');
-  EXPECT_EQ(error_of("cach > host" + many), std::string("there is no stage 'cach' ") + stages +
-                                                "; did you mean 'cache'?\n" + "  cach > host" +
-                                                many.substr(0, 89) +
-                                                "...\n"
-                                                "  ^~~~");
-  EXPECT_EQ(error_of(many + "cach > host" + many),
-            std::string("there is no stage 'cach' ") + stages + "; did you mean 'cache'?\n" +
+  EXPECT_EQ(stack_error("cach > host" + many), std::string("there is no stage 'cach' ") +
+                                                   known_stages + "; did you mean 'cache'?\n" +
+                                                   "  cach > host" + many.substr(0, 89) +
+                                                   "...\n"
+                                                   "  ^~~~");
+  EXPECT_EQ(stack_error(many + "cach > host" + many),
+            std::string("there is no stage 'cach' ") + known_stages + "; did you mean 'cache'?\n" +
                 "  ..." + many.substr(0, 40) + "cach > host" + many.substr(0, 49) +
                 "...\n"
                 "     " +
                 many.substr(0, 40) + "^~~~");
-  EXPECT_EQ(error_of(many + "cache >"),
+  EXPECT_EQ(stack_error(many + "cache >"),
             "expected a stage, but the text ends here\n"
             "  ..." +
                 many.substr(0, 93) +
@@ -284,9 +284,9 @@ TEST(StackError, OfALongTextShowsTheSurroundings) {
                 "     " +
                 many.substr(0, 100) + "^");
   const std::string name(1000, 'x');
-  EXPECT_EQ(error_of(name), "there is no stage '" + name.substr(0, 40) + "...' " + stages + "\n" +
-                                "  " + name.substr(0, 100) + "...\n" + "  ^" +
-                                std::string(99, '~'));
+  EXPECT_EQ(stack_error(name), "there is no stage '" + name.substr(0, 40) + "...' " + known_stages +
+                                   "\n" + "  " + name.substr(0, 100) + "...\n" + "  ^" +
+                                   std::string(99, '~'));
 }
 
 TEST(StackError, StaysWithinTheText) {

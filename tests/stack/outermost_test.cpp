@@ -8,6 +8,7 @@
 #include "cistern/adaptor/recorder.hpp"
 #include "cistern/pool/arena.hpp"
 #include "cistern/stack/stack.hpp"
+#include "support/errors.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 
@@ -16,15 +17,11 @@ namespace {
 
 using namespace literals;
 using ::testing::HasSubstr;
-
-std::string error_of(std::string_view text) {
-  const auto stack = try_open(text);
-  return stack ? "opened" : stack.error().what();
-}
+using testing::stack_error;
 
 TEST(Outermost, NothingButATraceStandsAboveAnArena) {
   EXPECT_EQ(
-      error_of("limit(1GiB) > arena > host"),
+      stack_error("limit(1GiB) > arena > host"),
       "'arena' takes back at once what it has handed out, which 'limit' would not know of: it "
       "is the outermost stage, or stands under 'trace'\n"
       "  limit(1GiB) > arena > host\n"
@@ -32,7 +29,7 @@ TEST(Outermost, NothingButATraceStandsAboveAnArena) {
   for (const std::string above :
        {"cache", "coalesce", "retry(attempts=2)", "arena", "trace(\"/dev/null\") > cache"}) {
     const std::string name = above.substr(above.rfind('>') + 1);
-    EXPECT_THAT(error_of(above + " > arena(chunk=1MiB) > host"),
+    EXPECT_THAT(stack_error(above + " > arena(chunk=1MiB) > host"),
                 HasSubstr("would not know of: it is the outermost stage, or stands under 'trace'"))
         << name;
   }
@@ -43,7 +40,7 @@ TEST(Outermost, NoArenaStandsInAStackWithinAStack) {
                            "first(arena > host)", "deferred(cache > host, arena > host)",
                            "fallback(trace(\"/dev/null\") > arena > host, host)",
                            "cache > fallback(arena > host, host)"}) {
-    EXPECT_THAT(error_of(text),
+    EXPECT_THAT(stack_error(text),
                 HasSubstr("'arena' takes back at once what it has handed out, which "
                           "the stage around it would not know of"))
         << text;
@@ -89,11 +86,11 @@ TEST(ArenaArguments, AreTheOptionsOfAnArena) {
 }
 
 TEST(ArenaArguments, OfOtherKindsAreRefused) {
-  EXPECT_THAT(error_of("arena(chunk=none) > host"), HasSubstr("chunk"));
-  EXPECT_THAT(error_of("arena(chunk=10%) > host"), HasSubstr("chunk"));
-  EXPECT_THAT(error_of("arena(warn_cycles=1KiB) > host"), HasSubstr("warn_cycles"));
-  EXPECT_THAT(error_of("arena(size=1KiB) > host"), HasSubstr("chunk, warn_cycles, warn_bytes"));
-  EXPECT_EQ(error_of("arena(1KiB, 3, none) > host"), "opened");
+  EXPECT_THAT(stack_error("arena(chunk=none) > host"), HasSubstr("chunk"));
+  EXPECT_THAT(stack_error("arena(chunk=10%) > host"), HasSubstr("chunk"));
+  EXPECT_THAT(stack_error("arena(warn_cycles=1KiB) > host"), HasSubstr("warn_cycles"));
+  EXPECT_THAT(stack_error("arena(size=1KiB) > host"), HasSubstr("chunk, warn_cycles, warn_bytes"));
+  EXPECT_EQ(stack_error("arena(1KiB, 3, none) > host"), "opened");
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace {
 
 using namespace literals;
 
-constexpr std::uintptr_t base = 4_GiB;  // regions stand there one behind the other
+constexpr std::uintptr_t first_region = 4_GiB;  // regions stand there one behind the other
 
 class RecipeLayout : public ::testing::Test {
  public:
@@ -33,7 +33,7 @@ class RecipeLayout : public ::testing::Test {
     testing::expect_all_accounted_for(*stack);
   }
   static std::uintptr_t place(const Block& block) {
-    return reinterpret_cast<std::uintptr_t>(block.memory) - base;
+    return reinterpret_cast<std::uintptr_t>(block.memory) - first_region;
   }
   [[nodiscard]] std::size_t reserved() const { return stack->stats().reserved.current; }
 

@@ -12,7 +12,7 @@ namespace cistern {
 namespace {
 
 /// True if `text` is right. Makes nothing.
-bool check(const std::string& text) {
+bool is_right(const std::string& text) {
   const auto place = [&](const language::Problem& problem) {
     EXPECT_LE(problem.span.position, text.size()) << problem.message;
     EXPECT_LE(problem.span.length, text.size() - problem.span.position) << problem.message;
@@ -40,7 +40,7 @@ TEST(Soup, OfTokens) {
     for (std::uint64_t left = random.below(12); left > 0; --left)
       text += tokens[random.below(std::size(tokens))];
     SCOPED_TRACE(testing::replay_hint(seed) + ": " + text);
-    check(text);
+    is_right(text);
     if (::testing::Test::HasFailure()) return;
   }
 }
@@ -53,7 +53,7 @@ TEST(Soup, OfBytes) {
     for (std::uint64_t left = random.below(20); left > 0; --left)
       text += static_cast<char>(random.below(256));
     SCOPED_TRACE(testing::replay_hint(seed));
-    check(text);
+    is_right(text);
     if (::testing::Test::HasFailure()) return;
   }
 }
@@ -84,7 +84,7 @@ TEST(Soup, OfRightTextsWithOneMistake) {
         break;
     }
     SCOPED_TRACE(testing::replay_hint(seed) + ": " + text);
-    right += check(text) ? 1U : 0U;
+    right += is_right(text) ? 1U : 0U;
     if (::testing::Test::HasFailure()) return;
   }
   EXPECT_GT(right, 0U);
@@ -97,9 +97,9 @@ TEST(Soup, OfLongTexts) {
     std::string text = "cache(";
     while (text.size() < language::longest_text + 10)
       text += piece;
-    EXPECT_FALSE(check(text));
+    EXPECT_FALSE(is_right(text));
     text.resize(language::longest_text);
-    EXPECT_FALSE(check(text));
+    EXPECT_FALSE(is_right(text));
   }
 }
 

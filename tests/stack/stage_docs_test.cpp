@@ -107,7 +107,7 @@ TEST(StageDocs, DefaultsCanBeWritten) {
 // --- docs/stack-language.md ---
 
 /// The blocks of the page that are fenced as `kind`, line by line.
-std::vector<std::vector<std::string>> blocks(const std::string& kind) {
+std::vector<std::vector<std::string>> fenced(const std::string& kind) {
   std::ifstream page(CISTERN_SOURCE_DIR "/docs/stack-language.md");
   std::vector<std::vector<std::string>> found;
   bool within = false;
@@ -127,7 +127,7 @@ std::vector<std::vector<std::string>> blocks(const std::string& kind) {
 TEST(StackLanguagePage, ItsStacksAreRight) {
   const Bindings bindings = {{"mine", open("host").resource()}};
   std::size_t seen = 0;
-  for (const std::vector<std::string>& block : blocks("stack")) {
+  for (const std::vector<std::string>& block : fenced("stack")) {
     for (const std::string& text : block) {
       const auto right = check(text, bindings);
       EXPECT_TRUE(right) << (right ? "" : right.error().what());
@@ -140,7 +140,7 @@ TEST(StackLanguagePage, ItsStacksAreRight) {
 TEST(StackLanguagePage, ItsErrorsAreWhatTheTextsGive) {
   const testing::Environment environment("NETCL_MAX_CACHED_GB", "plenty");
   std::size_t seen = 0;
-  for (const std::vector<std::string>& block : blocks("error")) {
+  for (const std::vector<std::string>& block : fenced("error")) {
     ASSERT_EQ(block.size() % 3, 0U) << block.front();
     for (std::size_t i = 0; i < block.size(); i += 3) {
       const std::string text = block[i + 1].substr(2);

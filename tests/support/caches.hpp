@@ -18,7 +18,7 @@ struct NamedPolicy {
   BucketPolicy policy;
 };
 
-inline const NamedPolicy policies[] = {  // NOLINT(modernize-avoid-c-arrays): for ValuesIn
+inline const NamedPolicy bucket_policies[] = {  // NOLINT(modernize-avoid-c-arrays): for ValuesIn
     {"pow2", Geometric{1}},
     {"geometric8", Geometric{8}},
     {"geometric64", Geometric{64}},
@@ -59,7 +59,7 @@ inline std::string name_of(
 #define CISTERN_INSTANTIATE_EVERY_CACHE(Suite)                                        \
   INSTANTIATE_TEST_SUITE_P(                                                           \
       All, Suite,                                                                     \
-      ::testing::Combine(::testing::ValuesIn(cistern::testing::policies),             \
+      ::testing::Combine(::testing::ValuesIn(cistern::testing::bucket_policies),      \
                          ::testing::Values(cistern::testing::DeviceKind::host,        \
                                            cistern::testing::DeviceKind::simulated)), \
       cistern::testing::name_of)

@@ -16,7 +16,8 @@ namespace {
 
 using namespace literals;
 
-Event event(std::uint64_t sequence, std::uint64_t id, std::uint64_t bytes, Operation operation) {
+Event nth_event(std::uint64_t sequence, std::uint64_t id, std::uint64_t bytes,
+                Operation operation) {
   return {.sequence = sequence, .id = id, .bytes = bytes, .operation = operation};
 }
 
@@ -24,8 +25,8 @@ Event event(std::uint64_t sequence, std::uint64_t id, std::uint64_t bytes, Opera
 Trace some_trace() {
   Trace trace;
   trace.initial_blocks = {{.id = 0, .bytes = 700}};
-  trace.events = {event(1, 1, 800, Operation::allocate), event(2, 0, 700, Operation::free),
-                  event(3, 2, 600, Operation::allocate), event(4, 1, 800, Operation::free)};
+  trace.events = {nth_event(1, 1, 800, Operation::allocate), nth_event(2, 0, 700, Operation::free),
+                  nth_event(3, 2, 600, Operation::allocate), nth_event(4, 1, 800, Operation::free)};
   return trace;
 }
 
@@ -62,9 +63,9 @@ TEST(SmallestCapacity, CountsRoundingAndLimits) {
 TEST(SmallestCapacity, SurvivesThereAndNotAGranuleBelow) {
   Trace trace;
   for (std::uint64_t id = 1; id <= 200; ++id)
-    trace.events.push_back(event(id, id, id * 1000, Operation::allocate));
+    trace.events.push_back(nth_event(id, id, id * 1000, Operation::allocate));
   for (std::uint64_t id = 1; id <= 200; ++id)
-    trace.events.push_back(event(200 + id, id, id * 1000, Operation::free));
+    trace.events.push_back(nth_event(200 + id, id, id * 1000, Operation::free));
   for (const std::string stack :
        {"simulated", "cache(buckets=pow2) > simulated", "cache > simulated(granularity=64KiB)"}) {
     const auto found = smallest(trace, stack, 4_KiB).bytes;

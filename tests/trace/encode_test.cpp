@@ -12,7 +12,7 @@
 namespace cistern {
 namespace {
 
-std::vector<std::byte> bytes_of(std::initializer_list<int> values) {
+std::vector<std::byte> raw_bytes(std::initializer_list<int> values) {
   std::vector<std::byte> bytes;
   for (const int value : values)
     bytes.push_back(static_cast<std::byte>(value));
@@ -23,31 +23,31 @@ std::vector<std::byte> bytes_of(std::initializer_list<int> values) {
 TEST(Encode, WritesTheBytesOfTheDocument) {
   std::vector<std::byte> bytes;
   append_file_header(bytes);
-  EXPECT_EQ(bytes, bytes_of({0x89, 'C', 'T', 'R', '\r', '\n', 0x1a, '\n', 1, 0}));
+  EXPECT_EQ(bytes, raw_bytes({0x89, 'C', 'T', 'R', '\r', '\n', 0x1a, '\n', 1, 0}));
 
   bytes.clear();
   append_initial_blocks(std::array{InitialBlock{3, 300, 256, 0}, InitialBlock{2, 1, 0, 5}}, bytes);
-  EXPECT_EQ(bytes, bytes_of({'I', 10, 0, 0, 0,     //
-                             2,                    //
-                             6, 0xac, 0x02, 9, 0,  //
-                             1, 1, 0, 5,           //
-                             0x26, 0x57, 0xe4, 0x4a}));
+  EXPECT_EQ(bytes, raw_bytes({'I', 10, 0, 0, 0,     //
+                              2,                    //
+                              6, 0xac, 0x02, 9, 0,  //
+                              1, 1, 0, 5,           //
+                              0x26, 0x57, 0xe4, 0x4a}));
 
   bytes.clear();
   append_chunk(std::array{Event{5, 10, 1, 64, 8, 2, 1, Operation::allocate},
                           Event{6, 9, 2, 64, 8, 2, 1, Operation::allocate},
                           Event{7, 9, 1, 64, 0, 2, 1, Operation::free}},
                bytes);
-  EXPECT_EQ(bytes, bytes_of({'E',  15,   0,    0,   0,        //
-                             3,                               //
-                             0x08, 5,    20,   64,  4, 2, 1,  //
-                             0xfc, 1,                         //
-                             0xa5, 0,    1,    64,  2,        //
-                             0xe8, 0x2a, 0x22, 0x90}));
+  EXPECT_EQ(bytes, raw_bytes({'E',  15,   0,    0,   0,        //
+                              3,                               //
+                              0x08, 5,    20,   64,  4, 2, 1,  //
+                              0xfc, 1,                         //
+                              0xa5, 0,    1,    64,  2,        //
+                              0xe8, 0x2a, 0x22, 0x90}));
 
   bytes.clear();
   append_end(300, bytes);
-  EXPECT_EQ(bytes, bytes_of({'Z', 2, 0, 0, 0, 0xac, 0x02, 0x45, 0x5a, 0xbd, 0xbb}));
+  EXPECT_EQ(bytes, raw_bytes({'Z', 2, 0, 0, 0, 0xac, 0x02, 0x45, 0x5a, 0xbd, 0xbb}));
 }
 
 // The example in docs/trace-format.md.
@@ -55,8 +55,9 @@ TEST(Encode, WritesTheExampleOfTheDocument) {
   std::vector<std::byte> bytes;
   append_chunk(std::array{Event{0, 5, 1, 300, 256, 0, 0, Operation::allocate}}, bytes);
   append_end(1, bytes);
-  EXPECT_EQ(bytes, bytes_of({0x45, 7,    0,    0,    0, 1, 0xc8, 0, 0x0a, 0xac, 0x02, 0x09, 0x27,
-                             0x1a, 0xd7, 0x55, 0x5a, 1, 0, 0,    0, 1,    0x14, 0x93, 0xb0, 0x56}));
+  EXPECT_EQ(bytes,
+            raw_bytes({0x45, 7,    0,    0,    0, 1, 0xc8, 0, 0x0a, 0xac, 0x02, 0x09, 0x27,
+                       0x1a, 0xd7, 0x55, 0x5a, 1, 0, 0,    0, 1,    0x14, 0x93, 0xb0, 0x56}));
 }
 
 TEST(Encode, WritesNothingForNothing) {

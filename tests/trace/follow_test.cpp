@@ -54,12 +54,12 @@ FollowedAddresses follow(const Recording& recording) {
   return result.addresses.value_or(FollowedAddresses{});
 }
 
-struct Recorded {
+struct FollowedFile {
   const char* file;
   std::uint64_t allocations;
 };
 
-class FollowedSnapshot : public ::testing::TestWithParam<Recorded> {
+class FollowedSnapshot : public ::testing::TestWithParam<FollowedFile> {
  protected:
   void SetUp() override {
     const auto path = std::filesystem::path(CISTERN_SOURCE_DIR "/../shared/traces/pytorch") /
@@ -175,21 +175,21 @@ TEST_P(SnapshotFromNothing, IsFollowedAlsoWhereTheStartIsLost) {
 
 INSTANTIATE_TEST_SUITE_P(
     Follow, FollowedSnapshot,
-    ::testing::Values(Recorded{"niu_forward_and_backward_memory_snapshot_100", 3853},
-                      Recorded{"niu_forward_and_backward_memory_snapshot_150", 3907},
-                      Recorded{"niu_forward_memory_snapshot_100", 785},
-                      Recorded{"silmont_fwd_bf16_128", 937}, Recorded{"silmont_mem", 36},
-                      Recorded{"wedson_medium_128_inference", 1280},
-                      Recorded{"wedson_medium_128_training", 6526},
-                      Recorded{"wedson_medium_256_training", 6624}),
+    ::testing::Values(FollowedFile{"niu_forward_and_backward_memory_snapshot_100", 3853},
+                      FollowedFile{"niu_forward_and_backward_memory_snapshot_150", 3907},
+                      FollowedFile{"niu_forward_memory_snapshot_100", 785},
+                      FollowedFile{"silmont_fwd_bf16_128", 937}, FollowedFile{"silmont_mem", 36},
+                      FollowedFile{"wedson_medium_128_inference", 1280},
+                      FollowedFile{"wedson_medium_128_training", 6526},
+                      FollowedFile{"wedson_medium_256_training", 6624}),
     [](const auto& each) { return each.param.file; });
 
 INSTANTIATE_TEST_SUITE_P(
     Follow, SnapshotFromNothing,
-    ::testing::Values(Recorded{"niu_forward_and_backward_memory_snapshot_100", 3853},
-                      Recorded{"niu_forward_and_backward_memory_snapshot_150", 3907},
-                      Recorded{"niu_forward_memory_snapshot_100", 785},
-                      Recorded{"silmont_mem", 36}),
+    ::testing::Values(FollowedFile{"niu_forward_and_backward_memory_snapshot_100", 3853},
+                      FollowedFile{"niu_forward_and_backward_memory_snapshot_150", 3907},
+                      FollowedFile{"niu_forward_memory_snapshot_100", 785},
+                      FollowedFile{"silmont_mem", 36}),
     [](const auto& each) { return each.param.file; });
 
 Trace random_run(Random& random, std::size_t events, std::uint64_t streams) {

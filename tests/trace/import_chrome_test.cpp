@@ -8,6 +8,7 @@ namespace cistern {
 namespace {
 
 using samples::error_of;
+using samples::read_well;
 using ::testing::HasSubstr;
 
 std::string memory(std::string_view ts, std::string_view address, std::string_view bytes,
@@ -25,12 +26,6 @@ std::string file(const std::vector<std::string>& events) {
   return "{\"schemaVersion\": 1,\n\"traceEvents\": [" + list + "]}";
 }
 
-Trace import(const std::string& json, const ReadOptions& options = {}) {
-  const auto trace = samples::read(json, options);
-  EXPECT_TRUE(trace) << trace.error().text();
-  return trace.value_or(Trace());
-}
-
 TEST(ImportChrome, ReadsMemoryEventsByTime) {
   const std::vector<std::string> events = {
       R"({"ph": "X", "name": "aten::add", "ts": 1, "dur": 2, "args": {"Addr": 1, "Bytes": 2, "x": [[2, 3], {}]}})",
@@ -46,7 +41,7 @@ TEST(ImportChrome, ReadsMemoryEventsByTime) {
                                        {2, 20'123, 2, 64, 0, 0, 0, Operation::allocate},
                                        {3, 20'123, 2, 64, 0, 0, 0, Operation::free},
                                        {4, 30'500, 0, 100, 0, 0, 0, Operation::free}};
-  const Trace trace = import(file(events));
+  const Trace trace = read_well(file(events));
   EXPECT_EQ(trace.events, expected);
   EXPECT_EQ(trace.initial_blocks, (std::vector<InitialBlock>{{1, 32, 0, 0}}));
   EXPECT_EQ(trace.source, "chrome-trace");
@@ -54,13 +49,13 @@ TEST(ImportChrome, ReadsMemoryEventsByTime) {
   std::string bare = file(events);
   bare = bare.substr(bare.find('['));
   bare.pop_back();
-  EXPECT_EQ(import(bare).events, expected);
+  EXPECT_EQ(read_well(bare).events, expected);
 }
 
 TEST(ImportChrome, KeepsEveryDigitOfTimesAndAddresses) {
   const Trace trace =
-      import(file({memory("1712345678901234.567", "18446744073709551615", "1"),
-                   memory("1712345678901234.568", "-1", "-1"), memory("1.8567e15", "16", "1")}));
+      read_well(file({memory("1712345678901234.567", "18446744073709551615", "1"),
+                      memory("1712345678901234.568", "-1", "-1"), memory("1.8567e15", "16", "1")}));
   ASSERT_EQ(trace.events.size(), 3U);
   EXPECT_EQ(trace.events[0].time_ns, 1'712'345'678'901'234'567U);
   EXPECT_EQ(trace.events[1].time_ns, 1'712'345'678'901'234'568U);
@@ -69,8 +64,8 @@ TEST(ImportChrome, KeepsEveryDigitOfTimesAndAddresses) {
 }
 
 TEST(ImportChrome, FillsInWhatTheProfileMissed) {
-  const Trace trace = import(file({memory("1", "16", "8"), memory("2", "16", "9"),
-                                   memory("3", "16", "-9"), memory("4", "16", "-9")}));
+  const Trace trace = read_well(file({memory("1", "16", "8"), memory("2", "16", "9"),
+                                      memory("3", "16", "-9"), memory("4", "16", "-9")}));
   EXPECT_EQ(trace.events, (std::vector<Event>{{0, 1000, 0, 8, 0, 0, 0, Operation::allocate},
                                               {1, 2000, 0, 8, 0, 0, 0, Operation::free},
                                               {2, 2000, 1, 9, 0, 0, 0, Operation::allocate},
@@ -86,9 +81,9 @@ TEST(ImportChrome, TakesOneDevice) {
             "device 0 of type 1 (2 events)");
   ReadOptions options;
   options.device = 0;
-  EXPECT_EQ(import(json, options).events.size(), 2U);
+  EXPECT_EQ(read_well(json, options).events.size(), 2U);
   options.device = -1;
-  EXPECT_EQ(import(json, options).events.size(), 1U);
+  EXPECT_EQ(read_well(json, options).events.size(), 1U);
   options.device = 3;
   EXPECT_THAT(error_of(json, options), HasSubstr("holds nothing of device 3; it holds device -1"));
 }
@@ -127,7 +122,7 @@ TEST(ImportChrome, SurvivesDepth) {
   EXPECT_THAT(error_of(std::string(1'000'000, '[')), HasSubstr("is no JSON"));
   const std::string deep = "[" + std::string(100'000, '[') + std::string(100'000, ']') + ", " +
                            memory("1", "16", "8") + "]";
-  EXPECT_EQ(import(deep).events.size(), 1U);
+  EXPECT_EQ(read_well(deep).events.size(), 1U);
 }
 
 TEST(ImportChrome, SeesEveryTruncation) {

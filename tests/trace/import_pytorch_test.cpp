@@ -17,18 +17,13 @@ using samples::block;
 using samples::error_of;
 using samples::event;
 using samples::Pickle;
+using samples::read_well;
 using samples::segment;
 using samples::snapshot;
 using ::testing::HasSubstr;
 
-Trace import(const std::string& bytes, const ReadOptions& options = {}) {
-  const auto trace = samples::read(bytes, options);
-  EXPECT_TRUE(trace) << trace.error().text();
-  return trace.value_or(Trace());
-}
-
 TEST(ImportPytorch, LetsBlocksLiveUntilTheirFreeCompletes) {
-  const Trace trace = import(snapshot(
+  const Trace trace = read_well(snapshot(
       {segment(4096,
                {block(4096, 512, 100, "active_pending_free"),
                 block(8192, 512, 300, "active_allocated"), block(12288, 512, 0, "inactive")},
@@ -50,7 +45,7 @@ TEST(ImportPytorch, LetsBlocksLiveUntilTheirFreeCompletes) {
 // An event that only requests a free tells of a block from before the first event, too.
 TEST(ImportPytorch, KnowsBlocksByTheRequestToFreeThem) {
   for (const char* state : {"active_pending_free", "active_awaiting_free"}) {
-    const Trace trace = import(
+    const Trace trace = read_well(
         snapshot({segment(64, {block(64, 512, 7, state)})}, {{event("free_requested", 64, 7, 6)}}));
     EXPECT_EQ(trace.initial_blocks, (std::vector<InitialBlock>{{0, 7, 0, 0}}));
     EXPECT_TRUE(trace.events.empty());
@@ -76,8 +71,8 @@ TEST(ImportPytorch, ReadsOlderSnapshots) {
                       old_block(512, "inactive", ""),
                       old_block(512, "active_allocated", "]")})}})});
   const std::vector<InitialBlock> expected = {{0, 1000, 0, 0}, {1, 512, 0, 0}};
-  EXPECT_EQ(import(Pickle::file(segments)).initial_blocks, expected);
-  EXPECT_EQ(import(Pickle::file(Pickle::dictionary({{"segments", segments}}))).initial_blocks,
+  EXPECT_EQ(read_well(Pickle::file(segments)).initial_blocks, expected);
+  EXPECT_EQ(read_well(Pickle::file(Pickle::dictionary({{"segments", segments}}))).initial_blocks,
             expected);
 
   // Without times, the place in the list stands for them; addresses of old blocks follow from their
@@ -85,7 +80,7 @@ TEST(ImportPytorch, ReadsOlderSnapshots) {
   const std::string old_event = Pickle::dictionary({{"action", Pickle::text("free_completed")},
                                                     {"addr", Pickle::number((1 << 20) + 1024)},
                                                     {"size", Pickle::number(44)}});
-  const Trace trace = import(Pickle::file(Pickle::dictionary(
+  const Trace trace = read_well(Pickle::file(Pickle::dictionary(
       {{"segments", segments},
        {"device_traces", Pickle::list({Pickle::list({event("snapshot", 0, 0, 0), old_event})})}})));
   EXPECT_EQ(trace.events, (std::vector<Event>{{0, 1, 0, 44, 0, 0, 0, Operation::free}}));
@@ -94,9 +89,9 @@ TEST(ImportPytorch, ReadsOlderSnapshots) {
 
 TEST(ImportPytorch, TakesOneDevice) {
   const std::string one = event("alloc", 64, 1, 1);
-  EXPECT_EQ(import(snapshot({}, {{}, {one}, {}})).events.size(), 1U);
-  EXPECT_EQ(import(snapshot({}, {{}, {}})).events.size(), 0U);
-  EXPECT_EQ(import(snapshot({segment(0, {block(0, 512, 5, "active_allocated")}, 3)}, {}))
+  EXPECT_EQ(read_well(snapshot({}, {{}, {one}, {}})).events.size(), 1U);
+  EXPECT_EQ(read_well(snapshot({}, {{}, {}})).events.size(), 0U);
+  EXPECT_EQ(read_well(snapshot({segment(0, {block(0, 512, 5, "active_allocated")}, 3)}, {}))
                 .initial_blocks.size(),
             1U);
 
@@ -108,11 +103,11 @@ TEST(ImportPytorch, TakesOneDevice) {
             "device 2 (1 events, 1 segments)");
   ReadOptions options;
   options.device = 0;
-  EXPECT_EQ(import(two, options).events.size(), 2U);
-  EXPECT_EQ(import(two, options).initial_blocks.size(), 0U);
+  EXPECT_EQ(read_well(two, options).events.size(), 2U);
+  EXPECT_EQ(read_well(two, options).initial_blocks.size(), 0U);
   options.device = 2;
-  EXPECT_EQ(import(two, options).events.size(), 1U);
-  EXPECT_EQ(import(two, options).initial_blocks.size(), 1U);
+  EXPECT_EQ(read_well(two, options).events.size(), 1U);
+  EXPECT_EQ(read_well(two, options).initial_blocks.size(), 1U);
   for (const int missing : {1, 3, -1}) {
     options.device = missing;
     EXPECT_THAT(error_of(two, options),
@@ -150,7 +145,7 @@ TEST(ImportPytorch, ATimeIsNeitherWrappedNorMissedWhereItIsNone) {
   std::string untimed = event("alloc", 64, 8, 1);
   const std::string timed = Pickle::text("time_us") + Pickle::number(1);
   untimed.replace(untimed.find(timed), timed.size(), Pickle::text("time_us") + "N");
-  const Trace trace = import(snapshot({}, {{event("snapshot", 0, 0, 1), untimed}}));
+  const Trace trace = read_well(snapshot({}, {{event("snapshot", 0, 0, 1), untimed}}));
   ASSERT_EQ(trace.events.size(), 1U);
   EXPECT_EQ(trace.events[0].time_ns, 1U);  // its place in the list
 }
@@ -219,7 +214,7 @@ TEST(ImportPytorch, SurvivesEveryTruncation) {
   }
 }
 
-struct Recorded {
+struct SnapshotFigures {
   const char* file;
   std::uint64_t allocations;
   std::uint64_t frees;
@@ -227,11 +222,11 @@ struct Recorded {
   std::uint64_t peak_live_bytes;
 };
 
-std::ostream& operator<<(std::ostream& out, const Recorded& recorded) {
+std::ostream& operator<<(std::ostream& out, const SnapshotFigures& recorded) {
   return out << recorded.file;
 }
 
-class RecordedSnapshot : public ::testing::TestWithParam<Recorded> {
+class RecordedSnapshot : public ::testing::TestWithParam<SnapshotFigures> {
  protected:
   void SetUp() override {
     path_ = std::filesystem::path(CISTERN_SOURCE_DIR "/../shared/traces/pytorch") /
@@ -261,14 +256,14 @@ TEST_P(RecordedSnapshot, IsImportedWhole) {
 INSTANTIATE_TEST_SUITE_P(
     All, RecordedSnapshot,
     ::testing::Values(
-        Recorded{"niu_forward_and_backward_memory_snapshot_100", 3853, 3691, 0, 682'735'240},
-        Recorded{"niu_forward_and_backward_memory_snapshot_150", 3907, 3745, 0, 937'034'440},
-        Recorded{"niu_forward_memory_snapshot_100", 785, 744, 0, 412'643'888},
-        Recorded{"silmont_fwd_bf16_128", 937, 937, 137, 779'837'440},
-        Recorded{"silmont_mem", 36, 26, 0, 3'249'143'816},
-        Recorded{"wedson_medium_128_inference", 1280, 1280, 223, 1'736'962'048},
-        Recorded{"wedson_medium_128_training", 6526, 6305, 664, 7'013'335'044},
-        Recorded{"wedson_medium_256_training", 6624, 6403, 664, 9'103'544'320}),
+        SnapshotFigures{"niu_forward_and_backward_memory_snapshot_100", 3853, 3691, 0, 682'735'240},
+        SnapshotFigures{"niu_forward_and_backward_memory_snapshot_150", 3907, 3745, 0, 937'034'440},
+        SnapshotFigures{"niu_forward_memory_snapshot_100", 785, 744, 0, 412'643'888},
+        SnapshotFigures{"silmont_fwd_bf16_128", 937, 937, 137, 779'837'440},
+        SnapshotFigures{"silmont_mem", 36, 26, 0, 3'249'143'816},
+        SnapshotFigures{"wedson_medium_128_inference", 1280, 1280, 223, 1'736'962'048},
+        SnapshotFigures{"wedson_medium_128_training", 6526, 6305, 664, 7'013'335'044},
+        SnapshotFigures{"wedson_medium_256_training", 6624, 6403, 664, 9'103'544'320}),
     [](const auto& recorded) { return std::string(recorded.param.file); });
 
 }  // namespace

@@ -10,16 +10,14 @@ namespace {
 using samples::error_of;
 using ::testing::HasSubstr;
 
-const std::string header = "Thread,Time,Action,Pointer,Size,Stream\n";
+const std::string log_header = "Thread,Time,Action,Pointer,Size,Stream\n";
 
-Trace import(const std::string& lines) {
-  const auto trace = samples::read(header + lines);
-  EXPECT_TRUE(trace) << trace.error().text();
-  return trace.value_or(Trace());
+Trace read_log(const std::string& lines) {
+  return samples::read_well(log_header + lines);
 }
 
 TEST(ImportRmm, ReadsALog) {
-  const Trace trace = import(
+  const Trace trace = read_log(
       "500,10:00:00.000001,allocate,0x7f00,1024,0x0\r\n"
       "501,10:00:00.000002,allocate,7F80,2048,0x5a\r\n"
       "501,10:00:00.000003,allocate failure,(nil),4096,(nil)\r\n"
@@ -38,11 +36,11 @@ TEST(ImportRmm, ReadsALog) {
                               {3, start + 1'500'000'000, 2, 16, 0, 2, 0, Operation::allocate},
                               {4, start + 2'000'000'000, 3, 64, 0, 0, 0, Operation::free},
                           }));
-  EXPECT_EQ(import("").events.size(), 0U);
+  EXPECT_EQ(read_log("").events.size(), 0U);
 }
 
 TEST(ImportRmm, KeepsTimeRising) {
-  const Trace trace = import(
+  const Trace trace = read_log(
       "1,23:59:59.900000,allocate,0x1,1,0\n"
       "1,23:59:59.800000,allocate,0x2,1,0\n"  // taken before, logged after
       "1,00:00:00.100000,allocate,0x3,1,0\n"  // the next day
@@ -61,7 +59,7 @@ TEST(ImportRmm, KeepsTimeRising) {
 
 TEST(ImportRmm, NamesTheLineOfWhatIsWrong) {
   const auto error = [](std::string_view line) {
-    return error_of(header + "\n" + std::string(line));
+    return error_of(log_header + "\n" + std::string(line));
   };
   EXPECT_EQ(error_of("Thread,Time\n"),
             "sample: line 1: is \"Thread,Time\"; \"Thread,Time,Action,Pointer,Size,Stream\" "
@@ -92,20 +90,20 @@ TEST(ImportRmm, NamesTheLineOfWhatIsWrong) {
 TEST(ImportRmm, RefusesContradictions) {
   const std::string allocate = "1,10:00:00.0,allocate,0xAB,8,0\n";
   const std::string free = "1,10:00:00.0,free,0xab,8,0\n";
-  EXPECT_EQ(error_of(header + allocate + allocate),
+  EXPECT_EQ(error_of(log_header + allocate + allocate),
             "sample: line 3: allocates pointer 0xab, which is live since line 2");
-  EXPECT_EQ(error_of(header + allocate + free + free),
+  EXPECT_EQ(error_of(log_header + allocate + free + free),
             "sample: line 4: frees pointer 0xab, which was freed before and not allocated since");
-  EXPECT_EQ(error_of(header + free + free),
+  EXPECT_EQ(error_of(log_header + free + free),
             "sample: line 3: frees pointer 0xab, which was freed before and not allocated since");
-  EXPECT_EQ(error_of(header + allocate + "1,10:00:00.0,free,0xab,9,0\n"),
+  EXPECT_EQ(error_of(log_header + allocate + "1,10:00:00.0,free,0xab,9,0\n"),
             "sample: line 3: frees 9 bytes at pointer 0xab, where line 2 allocates 8");
-  EXPECT_EQ(error_of(header + free + allocate + free + allocate), "");
+  EXPECT_EQ(error_of(log_header + free + allocate + free + allocate), "");
 }
 
 TEST(ImportRmm, SurvivesEveryTruncation) {
   const std::string whole =
-      header + "1,10:00:00.5,allocate,0xAB,8,0x0\n2,10:00:00.6,free,0xAB,8,(nil)\n";
+      log_header + "1,10:00:00.5,allocate,0xAB,8,0x0\n2,10:00:00.6,free,0xAB,8,(nil)\n";
   for (std::size_t size = 0; size <= whole.size(); ++size) {
     const auto trace = samples::read(whole.substr(0, size));
     EXPECT_TRUE(!trace || check_trace(*trace));

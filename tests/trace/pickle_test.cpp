@@ -14,7 +14,7 @@ using ::testing::HasSubstr;
 
 constexpr std::uint64_t plenty = 1 << 20;
 
-std::string error_of(std::string_view body, std::uint64_t max_bytes = plenty) {
+std::string pickle_error(std::string_view body, std::uint64_t max_bytes = plenty) {
   const auto document = load("\x80\x04" + std::string(body), max_bytes);
   return document ? "" : document.error().text();
 }
@@ -96,7 +96,7 @@ TEST(Pickle, LetsTheLastOfEqualKeysWin) {
 // What unpickling would run, and all else that no snapshot uses.
 TEST(Pickle, RefusesOtherInstructionsByName) {
   EXPECT_EQ(
-      error_of("cos\nsystem\n(S'true'\ntR."),
+      pickle_error("cos\nsystem\n(S'true'\ntR."),
       "byte 2: opcode GLOBAL 'c': a pickle with code is refused; a snapshot has only plain data");
   const std::vector<std::pair<std::string, std::string>> code = {
       {"R", "REDUCE 'R'"},    {"\x93", "STACK_GLOBAL 0x93"},
@@ -106,65 +106,66 @@ TEST(Pickle, RefusesOtherInstructionsByName) {
       {"Q", "BINPERSID 'Q'"}, {"\x82", "EXT1 0x82"},
       {"\x83", "EXT2"},       {"\x84", "EXT4"}};
   for (const auto& [bytes, name] : code) {
-    EXPECT_THAT(error_of("N" + bytes), HasSubstr("byte 3: opcode " + name)) << name;
-    EXPECT_THAT(error_of("N" + bytes), HasSubstr("a pickle with code is refused")) << name;
+    EXPECT_THAT(pickle_error("N" + bytes), HasSubstr("byte 3: opcode " + name)) << name;
+    EXPECT_THAT(pickle_error("N" + bytes), HasSubstr("a pickle with code is refused")) << name;
   }
-  EXPECT_EQ(error_of("\x8b\x01"),
+  EXPECT_EQ(pickle_error("\x8b\x01"),
             "byte 2: opcode LONG4 0x8b: no snapshot uses it, so it is refused");
-  EXPECT_EQ(error_of("\xfe"),
+  EXPECT_EQ(pickle_error("\xfe"),
             "byte 2: opcode 0xfe: pickles of protocols 2 to 5 have no such opcode");
 }
 
 TEST(Pickle, KnowsEveryByteOrRefusesIt) {
   for (int code = 0; code < 256; ++code) {
-    const std::string error = error_of(std::string(1, static_cast<char>(code)));
+    const std::string error = pickle_error(std::string(1, static_cast<char>(code)));
     EXPECT_FALSE(error.empty()) << code;  // alone, none leaves a value behind and stops
   }
 }
 
 TEST(Pickle, RefusesMalformedPrograms) {
-  EXPECT_THAT(error_of("K\x01"), HasSubstr("byte 4: the pickle ends without STOP"));
-  EXPECT_THAT(error_of("X\xff\xff\xff\xffshort"),
+  EXPECT_THAT(pickle_error("K\x01"), HasSubstr("byte 4: the pickle ends without STOP"));
+  EXPECT_THAT(pickle_error("X\xff\xff\xff\xffshort"),
               HasSubstr("byte 2: the pickle ends within this instruction"));
-  EXPECT_THAT(error_of("\x8a\xff\x01."), HasSubstr("ends within this instruction"));
-  EXPECT_THAT(error_of("\x95\xff\xff\xff\xff\xff\xff\xff\xffN."),
+  EXPECT_THAT(pickle_error("\x8a\xff\x01."), HasSubstr("ends within this instruction"));
+  EXPECT_THAT(pickle_error("\x95\xff\xff\xff\xff\xff\xff\xff\xffN."),
               HasSubstr("the frame is longer than what is left"));
-  EXPECT_THAT(error_of("."), HasSubstr("should leave one value"));
-  EXPECT_THAT(error_of("NN."), HasSubstr("should leave one value"));
-  EXPECT_THAT(error_of("(N."), HasSubstr("should leave one value"));
-  EXPECT_THAT(error_of("N.N"), HasSubstr("byte 4: 1 bytes follow the end"));
-  EXPECT_THAT(error_of("\x80\x01N."), HasSubstr("no protocol from 2 to 5"));
-  EXPECT_THAT(error_of("\x80\x06N."), HasSubstr("no protocol from 2 to 5"));
-  EXPECT_THAT(error_of("e"), HasSubstr("no MARK goes before"));
-  EXPECT_THAT(error_of("t"), HasSubstr("no MARK goes before"));
-  EXPECT_THAT(error_of("(K\x01"
-                       "e"),
+  EXPECT_THAT(pickle_error("."), HasSubstr("should leave one value"));
+  EXPECT_THAT(pickle_error("NN."), HasSubstr("should leave one value"));
+  EXPECT_THAT(pickle_error("(N."), HasSubstr("should leave one value"));
+  EXPECT_THAT(pickle_error("N.N"), HasSubstr("byte 4: 1 bytes follow the end"));
+  EXPECT_THAT(pickle_error("\x80\x01N."), HasSubstr("no protocol from 2 to 5"));
+  EXPECT_THAT(pickle_error("\x80\x06N."), HasSubstr("no protocol from 2 to 5"));
+  EXPECT_THAT(pickle_error("e"), HasSubstr("no MARK goes before"));
+  EXPECT_THAT(pickle_error("t"), HasSubstr("no MARK goes before"));
+  EXPECT_THAT(pickle_error("(K\x01"
+                           "e"),
               HasSubstr("takes more values than there are"));
-  EXPECT_THAT(error_of("K\x01\x86"), HasSubstr("takes more values than there are"));
-  EXPECT_THAT(error_of("]a"), HasSubstr("takes more values than there are"));
-  EXPECT_THAT(error_of("](K\x01"
-                       "a"),
+  EXPECT_THAT(pickle_error("K\x01\x86"), HasSubstr("takes more values than there are"));
+  EXPECT_THAT(pickle_error("]a"), HasSubstr("takes more values than there are"));
+  EXPECT_THAT(pickle_error("](K\x01"
+                           "a"),
               HasSubstr("takes more values than there are"));  // the list is below the mark
-  EXPECT_THAT(error_of("}K\x01"
-                       "a"),
+  EXPECT_THAT(pickle_error("}K\x01"
+                           "a"),
               HasSubstr("appended to what is not a list"));
-  EXPECT_THAT(error_of("](K\x01K\x02u"), HasSubstr("set in what is not a dict"));
-  EXPECT_THAT(error_of("}(K\x01u"), HasSubstr("a key has no value"));
-  EXPECT_THAT(error_of("\x94"), HasSubstr("no value to memorise"));
-  EXPECT_THAT(error_of("h\x05"), HasSubstr("nothing was memorised under this index"));
-  EXPECT_THAT(error_of("j\xff\xff\xff\xff"), HasSubstr("nothing was memorised under this index"));
-  EXPECT_THAT(error_of("Nr\xff\xff\xff\xff"), HasSubstr("the memo index skips ahead"));
+  EXPECT_THAT(pickle_error("](K\x01K\x02u"), HasSubstr("set in what is not a dict"));
+  EXPECT_THAT(pickle_error("}(K\x01u"), HasSubstr("a key has no value"));
+  EXPECT_THAT(pickle_error("\x94"), HasSubstr("no value to memorise"));
+  EXPECT_THAT(pickle_error("h\x05"), HasSubstr("nothing was memorised under this index"));
+  EXPECT_THAT(pickle_error("j\xff\xff\xff\xff"),
+              HasSubstr("nothing was memorised under this index"));
+  EXPECT_THAT(pickle_error("Nr\xff\xff\xff\xff"), HasSubstr("the memo index skips ahead"));
 }
 
 TEST(Pickle, BoundsItsMemory) {
-  EXPECT_THAT(error_of(std::string(10'000, ']'), 100'000),
+  EXPECT_THAT(pickle_error(std::string(10'000, ']'), 100'000),
               HasSubstr("takes more than max_bytes in memory"));
-  EXPECT_THAT(error_of(std::string(50'000, '('), 100'000),
+  EXPECT_THAT(pickle_error(std::string(50'000, '('), 100'000),
               HasSubstr("takes more than max_bytes in memory"));
   std::string recalls = "](K\x01\x94";
   for (int count = 0; count < 10'000; ++count)
     recalls += std::string_view("h\x00", 2);
-  EXPECT_THAT(error_of(recalls, 100'000), HasSubstr("takes more than max_bytes in memory"));
+  EXPECT_THAT(pickle_error(recalls, 100'000), HasSubstr("takes more than max_bytes in memory"));
 }
 
 // Neither reading nor destroying goes as deep as the data.

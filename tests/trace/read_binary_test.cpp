@@ -17,7 +17,7 @@ using samples::error_of;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const std::string header = encoded({}).substr(0, 10);
+const std::string file_header = encoded({}).substr(0, 10);
 const std::string end_of_empty = encoded({}).substr(10);
 
 /// A record with a true checksum around any payload.
@@ -131,7 +131,7 @@ TEST(ReadBinary, ExplainsDamage) {
   newer[8] = 2;
   EXPECT_EQ(error_of(newer), "sample: byte 8: is of version 2; this reader knows version 1");
 
-  EXPECT_EQ(error_of(header),
+  EXPECT_EQ(error_of(file_header),
             "sample: byte 10: ends without an end record: the file was cut short, or its recording "
             "never closed");
   EXPECT_EQ(error_of(whole.substr(0, 20)),
@@ -149,7 +149,7 @@ TEST(ReadBinary, ExplainsDamage) {
 // A checksum is no signature: records that hold nonsense under a true one are refused too.
 TEST(ReadBinary, RefusesNonsenseUnderTrueChecksums) {
   const auto error = [](char kind, std::string_view payload) {
-    return error_of(header + record(kind, payload));
+    return error_of(file_header + record(kind, payload));
   };
   EXPECT_THAT(error('X', ""), HasSubstr("byte 10: record kind 88 is none of those of version 1"));
   EXPECT_THAT(error('E', ""), HasSubstr("ends within an item"));
@@ -175,7 +175,7 @@ TEST(ReadBinary, RefusesNonsenseUnderTrueChecksums) {
   EXPECT_THAT(error('E', std::string_view("\x02\xfc\x00\xf0\x00\x00\x04", 7)),
               HasSubstr("sequence 1 does not rise"));
   EXPECT_THAT(error('Z', "\x80"), HasSubstr("ends within an item"));
-  EXPECT_EQ(error_of(header + end_of_empty), "");
+  EXPECT_EQ(error_of(file_header + end_of_empty), "");
 }
 
 TEST(ReadBinary, RefusesUnlawfulTraces) {

@@ -17,26 +17,26 @@ namespace {
 
 using ::testing::HasSubstr;
 
-const std::string header = "id,lower,upper,size\n";
+const std::string table_header = "id,lower,upper,size\n";
 
-tl::expected<Plannable, TraceError> read(std::string_view bytes) {
+tl::expected<Plannable, TraceError> read_table(std::string_view bytes) {
   return read_plannable_from_memory(bytes, "table");
 }
 
 Lifetimes table(std::string_view csv) {
-  const auto read_back = read(csv);
+  const auto read_back = read_table(csv);
   EXPECT_TRUE(read_back) << read_back.error().text();
   if (!read_back || !std::holds_alternative<Lifetimes>(*read_back)) return {};
   return std::get<Lifetimes>(*read_back);
 }
 
-std::string error_of(std::string_view csv) {
-  const auto read_back = read(csv);
+std::string table_error(std::string_view csv) {
+  const auto read_back = read_table(csv);
   return read_back ? "" : read_back.error().text();
 }
 
 TEST(ReadLifetimes, ReadsATable) {
-  const Lifetimes lifetimes = table(header + "0,5,20,128\nconv 1:0,0,10,4096\n");
+  const Lifetimes lifetimes = table(table_header + "0,5,20,128\nconv 1:0,0,10,4096\n");
   EXPECT_EQ(lifetimes.name, "table");
   EXPECT_EQ(lifetimes.source, "lifetimes-csv");
   EXPECT_EQ(lifetimes.ids, (std::vector<std::string>{"0", "conv 1:0"}));
@@ -63,7 +63,7 @@ TEST(ReadLifetimes, TakesNumbersOf64Bits) {
 }
 
 TEST(ReadLifetimes, ReadsCompressedTablesAndFiles) {
-  const std::string csv = header + "0,5,20,128\n";
+  const std::string csv = table_header + "0,5,20,128\n";
   EXPECT_EQ(table(*detail::deflate_gzip(csv)).buffers.size(), 1U);
   const std::filesystem::path file =
       std::filesystem::path(::testing::TempDir()) / "cistern-lifetimes.csv";
@@ -78,39 +78,42 @@ TEST(ReadLifetimes, ReadsCompressedTablesAndFiles) {
 
 TEST(ReadLifetimes, TellsTablesFromTraces) {
   const auto is_trace = [](std::string_view bytes) {
-    const auto read_back = read(bytes);
+    const auto read_back = read_table(bytes);
     return read_back && std::holds_alternative<Trace>(*read_back);
   };
   EXPECT_TRUE(is_trace(samples::encoded(samples::small_trace())));
   EXPECT_TRUE(is_trace("Thread,Time,Action,Pointer,Size,Stream\n"));
-  EXPECT_EQ(std::get<Trace>(*read("cistern-trace 1 text\nend")).name, "table");
-  EXPECT_EQ(error_of("hello, world"),
+  EXPECT_EQ(std::get<Trace>(*read_table("cistern-trace 1 text\nend")).name, "table");
+  EXPECT_EQ(table_error("hello, world"),
             "table: byte 0: begins with \"hello, world\", as no table of lifetimes (CSV with the "
             "columns id, lower, upper and size) and no known trace does");
-  EXPECT_EQ(error_of(""), "table: is empty");
+  EXPECT_EQ(table_error(""), "table: is empty");
 }
 
 TEST(ReadLifetimes, NamesAWrongColumn) {
   const std::string known =
       "; id, lower, upper and size are needed, alignment may be there, offset and hint are skipped";
-  EXPECT_EQ(error_of("lower,upper,size\n"), "table: line 1: lacks the column id" + known);
-  EXPECT_EQ(error_of("id,lower,upper\n"), "table: line 1: lacks the column size" + known);
-  EXPECT_EQ(error_of("id,lower,size,begin\n"), "table: line 1: has the column \"begin\"" + known);
-  EXPECT_EQ(error_of("id,start,upper,size\n"), "table: line 1: has the column \"start\"" + known);
-  EXPECT_EQ(error_of("id,lower,upper,size,\n"), "table: line 1: has the column \"\"" + known);
-  EXPECT_EQ(error_of("id,lower,upper,size,lower\n"), "table: line 1: has the column lower twice");
-  EXPECT_EQ(error_of("id,lower,upper,size,alignment,offset,hint,id\n"),
+  EXPECT_EQ(table_error("lower,upper,size\n"), "table: line 1: lacks the column id" + known);
+  EXPECT_EQ(table_error("id,lower,upper\n"), "table: line 1: lacks the column size" + known);
+  EXPECT_EQ(table_error("id,lower,size,begin\n"),
+            "table: line 1: has the column \"begin\"" + known);
+  EXPECT_EQ(table_error("id,start,upper,size\n"),
+            "table: line 1: has the column \"start\"" + known);
+  EXPECT_EQ(table_error("id,lower,upper,size,\n"), "table: line 1: has the column \"\"" + known);
+  EXPECT_EQ(table_error("id,lower,upper,size,lower\n"),
+            "table: line 1: has the column lower twice");
+  EXPECT_EQ(table_error("id,lower,upper,size,alignment,offset,hint,id\n"),
             "table: line 1: has 8 columns" + known);
-  EXPECT_THAT(error_of("id,lower,upper,size,gaps\n"),
+  EXPECT_THAT(table_error("id,lower,upper,size,gaps\n"),
               HasSubstr("line 1: has the column gaps, times within a life"));
-  EXPECT_EQ(error_of("id,lower,end,size\n"),
+  EXPECT_EQ(table_error("id,lower,end,size\n"),
             "table: line 1: has the column end, the last time of use; upper, the time after it, is "
             "expected");
 }
 
 TEST(ReadLifetimes, NamesTheLineOfWhatIsWrong) {
   const auto error = [](const std::string& line) {
-    return error_of("id,lower,upper,size,alignment\nfirst,0,1,2,4\n\n" + line);
+    return table_error("id,lower,upper,size,alignment\nfirst,0,1,2,4\n\n" + line);
   };
   EXPECT_EQ(error("0,0,1"), "table: line 4: has 3 fields; there should be 5");
   EXPECT_EQ(error("0,0,1,2,4,5,6,7,8,9"), "table: line 4: has 10 fields; there should be 5");
@@ -136,7 +139,7 @@ TEST(ReadLifetimes, NamesTheLineOfWhatIsWrong) {
 TEST(ReadLifetimes, SurvivesEveryTruncation) {
   const std::string whole = "hint,id,lower,upper,size,alignment\n,0,5,20,128,64\nx,1,6,21,129,1\n";
   for (std::size_t size = 0; size <= whole.size(); ++size) {
-    const auto lifetimes = read(whole.substr(0, size));
+    const auto lifetimes = read_table(whole.substr(0, size));
     EXPECT_TRUE(lifetimes || !lifetimes.error().message.empty());
   }
 }
@@ -144,13 +147,13 @@ TEST(ReadLifetimes, SurvivesEveryTruncation) {
 // What a hostile file may make slow is as quick as any other.
 TEST(ReadLifetimes, TakesLongTables) {
   const std::string long_id(2000, 'x');
-  std::string csv = header;
+  std::string csv = table_header;
   for (int buffer = 0; buffer < 5000; ++buffer)
     csv += long_id + std::to_string(buffer) + ",0,1,1\n";
   EXPECT_EQ(table(csv).buffers.size(), 5000U);
   const std::string commas(8'000'000, ',');
-  EXPECT_THAT(error_of(header + commas), HasSubstr("has 8000001 fields"));
-  EXPECT_THAT(error_of("lower" + commas), HasSubstr("has the column \"\""));
+  EXPECT_THAT(table_error(table_header + commas), HasSubstr("has 8000001 fields"));
+  EXPECT_THAT(table_error("lower" + commas), HasSubstr("has the column \"\""));
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "cistern/core/stage.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/trace/summary.hpp"
+#include "support/addresses.hpp"
 #include "support/reports.hpp"
 #include "support/seed.hpp"
 #include "trace/samples.hpp"
@@ -23,6 +24,7 @@ namespace cistern {
 namespace {
 
 using namespace literals;
+using testing::address;
 using testing::CaughtReports;
 using ::testing::HasSubstr;
 
@@ -321,10 +323,6 @@ class WrongDevice final : public Device {
 
   Make make_;
 };
-
-void* address(std::uintptr_t value) {
-  return reinterpret_cast<void*>(value);
-}  // NOLINT(performance-no-int-to-ptr)
 
 std::string error_of_check(const WrongDevice::Make& make_piece) {
   const Script script = Script().allocate(1, 100).allocate(2, 100, 256).free(1, 100).free(2, 100);

@@ -125,6 +125,13 @@ inline tl::expected<Trace, TraceError> read(std::string_view bytes,
   return read_trace_from_memory(bytes, "sample", options);
 }
 
+/// What reading `bytes` gives, which is no error.
+inline Trace read_well(std::string_view bytes, const ReadOptions& options = {}) {
+  const auto trace = read(bytes, options);
+  EXPECT_TRUE(trace) << trace.error().text();
+  return trace.value_or(Trace());
+}
+
 /// The text of the error that reading `bytes` gives; empty if it gives none.
 inline std::string error_of(std::string_view bytes, const ReadOptions& options = {}) {
   const auto trace = read(bytes, options);

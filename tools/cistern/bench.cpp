@@ -27,7 +27,7 @@ using namespace cistern::literals;
 
 constexpr std::array pair_sizes{4_KiB, 64_KiB, 1_MiB, 16_MiB};
 
-struct Arguments {
+struct BenchArguments {
   std::vector<std::string> workloads{"pair",        "token", "token_touched",
                                      "token_reset", "churn", "growth"};
   double seconds = 0.3;
@@ -93,7 +93,7 @@ void print_standings(const Contest& contest, const std::vector<Standing>& standi
   fmt::print("{}\n", table.text(columns()));
 }
 
-void run(const Arguments& arguments) {
+void run_bench(const BenchArguments& arguments) {
   if (!(arguments.seconds > 0 && arguments.seconds <= 3600)) {  // nor is it no number
     throw WrongArguments("--seconds: more than 0 and at most 3600");
   }
@@ -132,7 +132,7 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_bench(CLI::App& app, Job& job) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<BenchArguments>();
   CLI::App* command = app.add_subcommand("bench", "Measure stacks beside other allocators");
   command
       ->add_option("WORKLOAD", arguments->workloads,
@@ -142,7 +142,7 @@ void add_bench(CLI::App& app, Job& job) {
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print one JSON document");
   command->footer("Example:\n  cistern bench pair token --seconds 1");
-  command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });
+  command->callback([&job, arguments] { job = [arguments] { run_bench(*arguments); }; });
 }
 
 }  // namespace cistern::command

@@ -13,7 +13,7 @@
 namespace cistern::command {
 namespace {
 
-struct Arguments {
+struct DevicesArguments {
   bool json = false;
 };
 
@@ -56,7 +56,7 @@ void print(const Found& device) {
              limits.host_addressable ? "can address" : "cannot address");
 }
 
-void run(const Arguments& arguments) {
+void run_devices(const DevicesArguments& arguments) {
   const std::vector<Found> found = find_devices();
   if (arguments.json) {
     Json document{{"devices", Json::array()}};
@@ -71,12 +71,12 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_devices(CLI::App& app, Job& job) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<DevicesArguments>();
   CLI::App* command =
       app.add_subcommand("devices", "List the devices there are and what they can give");
   command->add_flag("--json", arguments->json, "Print one JSON document");
   command->footer("Example:\n  cistern devices --json");
-  command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });
+  command->callback([&job, arguments] { job = [arguments] { run_devices(*arguments); }; });
 }
 
 }  // namespace cistern::command

@@ -15,7 +15,7 @@
 namespace cistern::command {
 namespace {
 
-struct Arguments {
+struct ImportArguments {
   std::string in;
   std::string out;
   std::optional<int> device;
@@ -23,7 +23,7 @@ struct Arguments {
   bool gzip = false;
 };
 
-void run(const Arguments& arguments) {
+void run_import(const ImportArguments& arguments) {
   const LoadedTrace loaded = load(arguments.in, arguments.device);
   const bool gzip = arguments.gzip || std::filesystem::path(arguments.out).extension() == ".gz";
   const TraceFormat format = arguments.text ? TraceFormat::text : TraceFormat::binary;
@@ -42,7 +42,7 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_import(CLI::App& app, Job& job) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<ImportArguments>();
   CLI::App* command =
       app.add_subcommand("import", "Convert a trace of any known format to cistern's own");
   command->add_option("IN", arguments->in, "The trace; - is standard input")->required();
@@ -52,7 +52,7 @@ void add_import(CLI::App& app, Job& job) {
   command->add_flag("--gzip", arguments->gzip, "Compress; a name that ends in .gz implies it");
   add_device_option(*command, arguments->device);
   command->footer("Example:\n  cistern import snapshot.pickle run.trace.gz");
-  command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });
+  command->callback([&job, arguments] { job = [arguments] { run_import(*arguments); }; });
 }
 
 }  // namespace cistern::command

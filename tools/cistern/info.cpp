@@ -19,7 +19,7 @@
 namespace cistern::command {
 namespace {
 
-struct Arguments {
+struct InfoArguments {
   std::string trace;
   std::optional<int> device;
   bool json = false;
@@ -160,7 +160,7 @@ void print_cycles(const Cycles& cycles) {
   }
 }
 
-void run(const Arguments& arguments) {
+void run_info(const InfoArguments& arguments) {
   const LoadedTrace loaded = load(arguments.trace, arguments.device);
   if (arguments.json) return print_json(as_json(loaded));
   const TraceSummary& summary = loaded.summary;
@@ -180,7 +180,7 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_info(CLI::App& app, Job& job) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<InfoArguments>();
   CLI::App* command =
       app.add_subcommand("info", "Show what a trace holds: sizes, lifetimes, streams, cycles");
   command->add_option("TRACE", arguments->trace, "A trace of any known format; - is standard input")
@@ -188,7 +188,7 @@ void add_info(CLI::App& app, Job& job) {
   add_device_option(*command, arguments->device);
   command->add_flag("--json", arguments->json, "Print one JSON document");
   command->footer("Example:\n  cistern info snapshot.pickle.gz");
-  command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });
+  command->callback([&job, arguments] { job = [arguments] { run_info(*arguments); }; });
 }
 
 }  // namespace cistern::command

@@ -57,7 +57,7 @@ Status parse(int count, char** words, Job& job) {
   return done;
 }
 
-Status run(const Job& job) {
+Status run_job(const Job& job) {
   try {
     if (job) job();
   } catch (const StackError& error) {
@@ -80,5 +80,5 @@ int main(int count, char** words) {
   using namespace cistern::command;
   Job job;
   const Status status = parse(count, words, job);
-  return status == done ? run(job) : status;
+  return status == done ? run_job(job) : status;
 }

@@ -26,7 +26,7 @@
 namespace cistern::command {
 namespace {
 
-struct Arguments {
+struct PlanArguments {
   std::string input;
   std::optional<int> device;
   std::optional<std::uint64_t> cycle;
@@ -52,7 +52,7 @@ struct Result {
 };
 
 /// A second, unless the arguments say how much is enough.
-PlanBudget budget(const Arguments& arguments) {
+PlanBudget budget(const PlanArguments& arguments) {
   PlanBudget budget;
   if (arguments.seconds || !arguments.steps) budget.seconds = arguments.seconds.value_or(1);
   budget.steps = arguments.steps.value_or(budget.steps);
@@ -119,7 +119,7 @@ std::string as_csv(const Lifetimes& lifetimes, const Plan& plan) {
   return csv;
 }
 
-Json as_json(const PlanInput& input, const Arguments& arguments, const Result& result) {
+Json as_json(const PlanInput& input, const PlanArguments& arguments, const Result& result) {
   const Plan& plan = result.plan;
   Json json = input.headline;
   json["granularity"] = arguments.granularity;
@@ -139,7 +139,7 @@ Json as_json(const PlanInput& input, const Arguments& arguments, const Result& r
   return json;
 }
 
-void print(std::FILE* out, const PlanInput& input, const Arguments& arguments,
+void print(std::FILE* out, const PlanInput& input, const PlanArguments& arguments,
            const Result& result) {
   const Plan& plan = result.plan;
   const auto print_level = [&](const char* name, std::size_t bytes, const std::string& remark) {
@@ -159,7 +159,7 @@ void print(std::FILE* out, const PlanInput& input, const Arguments& arguments,
   }
 }
 
-void check(const Arguments& arguments) {
+void check_plan(const PlanArguments& arguments) {
   if (!std::has_single_bit(arguments.granularity))
     throw WrongArguments("--granularity: a power of two");
   if (arguments.seconds && !(*arguments.seconds >= 0))  // nor is it no number
@@ -170,8 +170,8 @@ void check(const Arguments& arguments) {
   }
 }
 
-void run(const Arguments& arguments) {
-  check(arguments);
+void run_plan(const PlanArguments& arguments) {
+  check_plan(arguments);
   PlanInput input = load_plan_input(arguments.input, arguments.device, arguments.cycle);
   round_up_all(input.lifetimes, arguments.granularity);
   const Result result = make(input.lifetimes, budget(arguments));
@@ -191,7 +191,7 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_plan(CLI::App& app, Job& job) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<PlanArguments>();
   CLI::App* command = app.add_subcommand(
       "plan", "Place buffers with known lives in as little memory as can be found");
   command
@@ -225,7 +225,7 @@ void add_plan(CLI::App& app, Job& job) {
                       "Write the table with a column of offsets; - is standard output");
   command->add_flag("--json", arguments->json, "Print one JSON document");
   command->footer("Example:\n  cistern plan buffers.csv --capacity 1MiB --svg plan.svg");
-  command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });
+  command->callback([&job, arguments] { job = [arguments] { run_plan(*arguments); }; });
 }
 
 }  // namespace cistern::command

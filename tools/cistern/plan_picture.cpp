@@ -20,12 +20,12 @@ namespace cistern::command {
 namespace {
 
 // All in pixels.
-constexpr double width = 1280;
-constexpr double height = 760;
-constexpr double left = 84;  // of the plot
-constexpr double right = width - 132;
-constexpr double top = 72;
-constexpr double bottom = height - 52;
+constexpr double picture_width = 1280;
+constexpr double picture_height = 760;
+constexpr double plot_left = 84;
+constexpr double plot_right = picture_width - 132;
+constexpr double plot_top = 72;
+constexpr double plot_bottom = picture_height - 52;
 
 // From small buffers to large ones: the colours of viridis (van der Walt, Smith), which stay apart
 // in print and for the colour-blind.
@@ -129,12 +129,12 @@ class Painter {
 
   [[nodiscard]] double x(std::uint64_t time) const {
     const auto span = static_cast<double>(std::max<std::uint64_t>(to_ - from_, 1));
-    return left + static_cast<double>(time - from_) / span * (right - left);
+    return plot_left + static_cast<double>(time - from_) / span * (plot_right - plot_left);
   }
 
   [[nodiscard]] double y(std::size_t offset) const {
     const auto peak = static_cast<double>(std::max<std::size_t>(plan_.peak_bytes, 1));
-    return bottom - static_cast<double>(offset) / peak * (bottom - top);
+    return plot_bottom - static_cast<double>(offset) / peak * (plot_bottom - plot_top);
   }
 
   /// The last is for the largest sizes; from one to the next they grow fourfold.
@@ -160,15 +160,15 @@ class Painter {
         ".b:hover{{stroke:#d00;stroke-width:2;stroke-opacity:1}}\n"
         ".g{{stroke:#ddd}}\n.l{{stroke:#d00;fill:none}}\n.n{{font-size:10px;text-anchor:middle;"
         "pointer-events:none}}\n",
-        width, height, lifetimes_.buffers.size() > 2000 ? 0.1 : 0.6);
+        picture_width, picture_height, lifetimes_.buffers.size() > 2000 ? 0.1 : 0.6);
     for (std::size_t each = 0; each < shades.size(); ++each)
       add(".s{0}{{fill:{1}}}\n.i{0}{{fill:{2}}}\n", each, shades[each].fill, shades[each].ink);
     add("</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
         "<text x=\"{}\" y=\"26\" font-size=\"17\">{}</text>\n"
         "<text x=\"{}\" y=\"46\">{}, peak {}, lower bound {}: {:.4f} times the bound{}</text>\n",
-        left, escaped(lifetimes_.name), left, counted(lifetimes_.buffers.size(), "buffer"),
-        in_units(plan_.peak_bytes), in_units(plan_.lower_bound_bytes), ratio,
-        plan_.proved_optimal ? ", proved optimal" : "");
+        plot_left, escaped(lifetimes_.name), plot_left,
+        counted(lifetimes_.buffers.size(), "buffer"), in_units(plan_.peak_bytes),
+        in_units(plan_.lower_bound_bytes), ratio, plan_.proved_optimal ? ", proved optimal" : "");
   }
 
   void add_grid() {
@@ -176,18 +176,18 @@ class Painter {
     for (const std::uint64_t bytes : multiples(byte_step, 0, plan_.peak_bytes)) {
       add("<path class=\"g\" d=\"M{} {:.2f}H{}\"/><text x=\"{}\" y=\"{:.2f}\" "
           "text-anchor=\"end\">{}</text>\n",
-          left - 5, y(bytes), right, left - 9, y(bytes) + 4, format_size(bytes));
+          plot_left - 5, y(bytes), plot_right, plot_left - 9, y(bytes) + 4, format_size(bytes));
     }
     for (const std::uint64_t time : multiples(decimal_step(to_ - from_), from_, to_)) {
       add("<path class=\"g\" d=\"M{0:.2f} {1}V{2}\"/><text x=\"{0:.2f}\" y=\"{3}\" "
           "text-anchor=\"middle\">{4}</text>\n",
-          x(time), top, bottom + 5, bottom + 19, with_commas(time));
+          x(time), plot_top, plot_bottom + 5, plot_bottom + 19, with_commas(time));
     }
-    add("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2,
-        height - 12, lifetimes_.source == "lifetimes-csv" ? "time" : "time, in events");
+    add("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", (plot_left + plot_right) / 2,
+        picture_height - 12, lifetimes_.source == "lifetimes-csv" ? "time" : "time, in events");
     add("<text transform=\"translate(16 {}) rotate(-90)\" text-anchor=\"middle\">offset, in "
         "bytes</text>\n",
-        (top + bottom) / 2);
+        (plot_top + plot_bottom) / 2);
   }
 
   void add_buffer(std::size_t place) {
@@ -212,26 +212,26 @@ class Painter {
 
   /// The peak's words stand above its line and the bound's below, so that the two can be one.
   void add_levels() {
-    add("<path class=\"l\" d=\"M{} {:.2f}H{}\"/><text x=\"{}\" y=\"{:.2f}\">peak {}</text>\n", left,
-        y(plan_.peak_bytes), right + 6, right + 10, y(plan_.peak_bytes) - 1,
+    add("<path class=\"l\" d=\"M{} {:.2f}H{}\"/><text x=\"{}\" y=\"{:.2f}\">peak {}</text>\n",
+        plot_left, y(plan_.peak_bytes), plot_right + 6, plot_right + 10, y(plan_.peak_bytes) - 1,
         in_units(plan_.peak_bytes));
     add("<path class=\"l\" stroke-dasharray=\"6 4\" d=\"M{} {:.2f}H{}\"/><text x=\"{}\" "
         "y=\"{:.2f}\">bound {}</text>\n",
-        left, y(plan_.lower_bound_bytes), right + 6, right + 10, y(plan_.lower_bound_bytes) + 13,
-        in_units(plan_.lower_bound_bytes));
+        plot_left, y(plan_.lower_bound_bytes), plot_right + 6, plot_right + 10,
+        y(plan_.lower_bound_bytes) + 13, in_units(plan_.lower_bound_bytes));
   }
 
   /// What the shades stand for, those that some buffer can have.
   void add_legend() {
     if (most_ == 0) return;
     constexpr double row = 20;
-    double level = bottom;
+    double level = plot_bottom;
     for (std::size_t each = shade(1); each < shades.size(); ++each) {
       level -= row;
       add("<path class=\"s{}\" d=\"M{} {}h14v14h-14z\"/><text x=\"{}\" y=\"{}\">{}</text>\n", each,
-          right + 20, level, right + 40, level + 11, format_size(least_of(each)));
+          plot_right + 20, level, plot_right + 40, level + 11, format_size(least_of(each)));
     }
-    add("<text x=\"{}\" y=\"{}\">sizes from</text>\n", right + 20, level - 6);
+    add("<text x=\"{}\" y=\"{}\">sizes from</text>\n", plot_right + 20, level - 6);
   }
 
   const Lifetimes& lifetimes_;

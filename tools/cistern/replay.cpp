@@ -23,7 +23,7 @@
 namespace cistern::command {
 namespace {
 
-struct Arguments {
+struct ReplayArguments {
   std::string trace;
   // Nothing writes to the memory, so the host can stand for a device that has more of it.
   std::vector<std::string> stacks{"host", "cache > host"};
@@ -174,7 +174,7 @@ SmallestCapacity capacity_of(const std::string& stack, const Trace& trace,
       {.granularity = granularity, .progress = [&](double part) { progress.update(part); }});
 }
 
-void run(const Arguments& arguments) {
+void run_replay(const ReplayArguments& arguments) {
   if (arguments.follow && (arguments.turns > 1 || arguments.streams > 1)) {
     throw WrongArguments(
         "--follow-segments follows one turn on the recorded streams: it excludes --repeat and "
@@ -233,7 +233,7 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_replay(CLI::App& app, Job& job) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<ReplayArguments>();
   CLI::App* command =
       app.add_subcommand("replay", "Replay a trace on stacks and compare what came of it");
   command->add_option("TRACE", arguments->trace, "A trace of any known format; - is standard input")
@@ -263,7 +263,7 @@ void add_replay(CLI::App& app, Job& job) {
       "Example:\n"
       "  cistern replay snapshot.pickle.gz --stack 'cache(buckets=pow2) > "
       "simulated(capacity=80GiB)'");
-  command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });
+  command->callback([&job, arguments] { job = [arguments] { run_replay(*arguments); }; });
 }
 
 }  // namespace cistern::command

@@ -16,7 +16,7 @@
 namespace cistern::command {
 namespace {
 
-struct Arguments {
+struct StagesArguments {
   std::string name;
   bool json = false;
 };
@@ -71,7 +71,7 @@ std::vector<StageDoc> asked_for(const std::string& name) {
   throw WrongArguments(fmt::format("there is no stage \"{}\"; there are {}", name, names));
 }
 
-void run(const Arguments& arguments) {
+void run_stages(const StagesArguments& arguments) {
   const std::vector<StageDoc> stages = asked_for(arguments.name);
   if (arguments.json) {
     Json document{{"stages", Json::array()}};
@@ -86,13 +86,13 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_stages(CLI::App& app, Job& job) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<StagesArguments>();
   CLI::App* command = app.add_subcommand(
       "stages", "List what stacks are made of: stages, their arguments, recipes");
   command->add_option("NAME", arguments->name, "Only this stage");
   command->add_flag("--json", arguments->json, "Print one JSON document");
   command->footer("Example:\n  cistern stages cache");
-  command->callback([&job, arguments] { job = [arguments] { run(*arguments); }; });
+  command->callback([&job, arguments] { job = [arguments] { run_stages(*arguments); }; });
 }
 
 }  // namespace cistern::command

@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "cistern/core/handover.hpp"
 #include "cistern/core/pool_registry.hpp"
 #include "cistern/core/ref.hpp"
 #include "cistern/core/resource.hpp"
@@ -94,7 +95,7 @@ class Device : public Resource {
                                                   std::span<Block> blocks) noexcept final;
   bool deallocate(const Block& block, Stream stream) noexcept final;
   [[nodiscard]] Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept final;
-  Expected<void> also_used_on(const Block& block, Stream stream) noexcept override;
+  Expected<void> also_used_on(const Block& block, Stream stream) noexcept final;
   [[nodiscard]] bool is_live(const Block& block) const noexcept final;
   [[nodiscard]] Stats stats() const noexcept final;
   void reset_peaks(const Stats& floor) noexcept final;
@@ -118,7 +119,8 @@ class Device : public Resource {
   explicit Device(DeviceLimits limits);
 
   /// Obtains at least `bytes` (not zero, a multiple of the granularity) at `alignment` (at least
-  /// the default), and gives a piece back. Called outside every lock of this class, by any number
+  /// the default), and gives a piece back, in the order of `stream`: where the system does not wait
+  /// for what stands there, the device does. Called outside every lock of this class, by any number
   /// of threads at once. Errors: out_of_memory, too_large, device_failed.
   virtual Expected<Piece> obtain(std::size_t bytes, std::size_t alignment,
                                  Stream stream) noexcept = 0;
@@ -162,6 +164,7 @@ class Device : public Resource {
   friend class Residency;
   friend class VirtualMemory;
 
+  void opened() noexcept final { handover_ = Handover(stream_order()); }
   Expected<Piece> obtain_checked(const Request& request) noexcept;
   Block hand_out(DeviceNode& node) noexcept;
   bool take_nodes(std::span<const Request> requests, std::span<Block> blocks) noexcept;
@@ -182,6 +185,7 @@ class Device : public Resource {
   PoolRegistry registry_;
   mutable std::mutex mutex_;  // guards all below
   Slab<DeviceNode> nodes_{this};
+  Handover handover_;
   Stats stats_;
   std::size_t mapped_ = 0;  // bytes of pages that are mapped
 };

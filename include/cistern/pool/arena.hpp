@@ -197,7 +197,7 @@ class Arena final : public OwnedPool {
   void give_up_chunk() noexcept;
   bool set_page(std::size_t blocks) noexcept;
   void warn_if_forgotten() noexcept;
-  void take_back_taken(Taken& record) noexcept;
+  void take_back_taken(Taken& record, Stream stream) noexcept;
   void take_back_passed(Passed& record, Stream stream) noexcept;
 
   [[nodiscard]] bool names(const Block& block) const noexcept override;

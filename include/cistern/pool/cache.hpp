@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "cistern/core/handover.hpp"
 #include "cistern/core/pool.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/core/slab.hpp"
@@ -117,6 +118,7 @@ class Cache final : public Pool {
 
   // Under the lock.
   CacheNode* take_idle(const Request& request) noexcept;
+  void put_idle(CacheNode& node) noexcept;
   bool set_aside(std::span<const Request> requests, std::span<Block> blocks) noexcept;
   CacheNode* adopt(const Block& block, std::size_t bytes) noexcept;
   bool adopt(std::span<const Request> requests, std::span<Block> below) noexcept;
@@ -135,6 +137,7 @@ class Cache final : public Pool {
   mutable std::mutex mutex_;  // guards all below
   Index index_;
   IdleList idle_;  // all idle blocks, by last use
+  Handover handover_{device().stream_order()};
   Slab<CacheNode> nodes_{this};
   Stats stats_;  // this stage's own
   std::size_t max_bytes_;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cistern/core/device.hpp"
+#include "cistern/core/handover.hpp"
 #include "cistern/core/pool.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/pool/restorable.hpp"
@@ -141,6 +142,13 @@ class Coalesce final : public Pool, public RestorablePool {
   void hand_out(std::span<const Request> requests, std::span<Block> blocks,
                 std::size_t misses) noexcept;
   Chunk* take_slowly(const Want& want) noexcept;
+  // Null, and a hole again, where the stream cannot be made to wait for the one that used it last.
+  Chunk* make_ready(Chunk* chunk, Stream stream) noexcept {
+    if (chunk == nullptr || handover_.make_ready(chunk->stream, stream)) [[likely]]
+      return chunk;
+    parts_.put(chunk, chunk->stream);
+    return nullptr;
+  }
   [[nodiscard]] std::uintptr_t start_of(const Block& block) noexcept;
   void leave(Region& region, Leaving& leaving) noexcept;
   void release_idle(std::size_t keep_bytes, Leaving& leaving,
@@ -158,7 +166,6 @@ class Coalesce final : public Pool, public RestorablePool {
   Expected<Chunk*> extend_region(const Request& request, const Want& want) noexcept;
   Expected<Chunk*> new_region(std::size_t bytes, const Request& request, const Want& want) noexcept;
   Expected<Chunk*> take_any_hole(const Request& request, const Want& want) noexcept;
-  Expected<void> also_used_below(const Region& region, Stream stream) noexcept;
   bool give_back_idle(std::size_t bytes) noexcept;
   void hold_to_max_idle() noexcept;
   bool wait_for_returns() noexcept;
@@ -169,6 +176,7 @@ class Coalesce final : public Pool, public RestorablePool {
   const Options options_;
   const bool is_address_;     // the device's memory is
   mutable std::mutex mutex_;  // guards all below
+  Handover handover_;
   Suballocator parts_;
   Stats stats_;                // this stage's own
   std::uintptr_t next_start_;  // of a region whose memory has no address
@@ -180,7 +188,6 @@ class Coalesce final : public Pool, public RestorablePool {
   std::size_t leaving_ = 0;     // regions that are on their way to it
   std::uint64_t returned_ = 0;  // those that have arrived
   std::condition_variable has_returned_;
-  std::condition_variable has_grown_;  // a region, or it was refused
 };
 
 }  // namespace cistern

@@ -42,13 +42,13 @@ class BucketIndex {
   /// large enough.
   [[nodiscard]] std::optional<std::size_t> capacity_for(std::size_t bytes) const noexcept;
 
-  /// An idle block for the request, taken out; null if there is none. `alignment` is a power of
-  /// two, or 0.
-  CacheNode* take(std::size_t bytes, std::size_t alignment) noexcept;
+  /// An idle block for the request, taken out, if possible one last used on its stream; null if
+  /// there is none. The alignment is a power of two, or 0.
+  CacheNode* take(const Request& request) noexcept;
 
   /// The same among the odd blocks of the bucket below, which are larger than its capacity: an
   /// upstream that cannot give a whole bucket may still have given what was requested.
-  CacheNode* take_odd(std::size_t bytes, std::size_t alignment) noexcept;
+  CacheNode* take_odd(const Request& request) noexcept;
 
   /// Prepares a new block, obtained for a request of `bytes`; false if the host has no memory.
   bool adopt(CacheNode& node, std::size_t bytes) noexcept;
@@ -75,7 +75,7 @@ class BucketIndex {
  private:
   using List = IntrusiveList<CacheNode, &CacheNode::in_bucket>;
 
-  CacheNode* take_from(List& list, std::size_t bytes, std::size_t alignment) noexcept;
+  CacheNode* take_from(List& list, const Request& request) noexcept;
   [[nodiscard]] bool is_odd(const CacheNode& node) const noexcept;
 
   const BucketMap map_;
@@ -91,8 +91,8 @@ class FitIndex {
   FitIndex(const Fit& policy, const DeviceLimits& limits);
 
   [[nodiscard]] std::optional<std::size_t> capacity_for(std::size_t bytes) const noexcept;
-  CacheNode* take(std::size_t bytes, std::size_t alignment) noexcept;
-  CacheNode* take_odd(std::size_t /*bytes*/, std::size_t /*alignment*/) noexcept { return nullptr; }
+  CacheNode* take(const Request& request) noexcept;
+  CacheNode* take_odd(const Request& /*request*/) noexcept { return nullptr; }
   bool adopt(CacheNode& node, std::size_t bytes) noexcept;
   void forget(CacheNode& node) noexcept;
   void put(CacheNode& node) noexcept;

@@ -17,6 +17,7 @@
 #include <span>
 #include <utility>
 
+#include "cistern/core/handover.hpp"
 #include "cistern/core/node.hpp"
 #include "cistern/core/pool.hpp"
 #include "cistern/core/size.hpp"
@@ -120,7 +121,7 @@ class OwnedPool : public Pool {
 
  protected:
   /// `stage` is a literal, as in the stack language.
-  OwnedPool(Ref<Resource> upstream, const char* stage) : Pool(std::move(upstream)), stage_(stage) {}
+  OwnedPool(Ref<Resource> upstream, const char* stage);
 
   /// True on the owner's thread, while the pool has owners.
   [[nodiscard]] bool is_owner() const noexcept {
@@ -163,6 +164,30 @@ class OwnedPool : public Pool {
   virtual void begin_cycle(bool was_reset) noexcept = 0;
   /// Gives idle memory upstream until no more than `keep_bytes` of it are left in this pool.
   virtual void trim_own(std::size_t keep_bytes) noexcept = 0;
+
+  // --- the order of streams ---
+
+  /// True if a live block may be used on more streams than one.
+  [[nodiscard]] bool has_uses() const noexcept { return has_uses_.load(std::memory_order_relaxed); }
+  /// Of one block that is freed, or of all that a reset ends: `freed_on` waits for the other
+  /// streams.
+  void end_uses(const Node& record, Stream freed_on) noexcept {
+    if (has_uses()) end_uses_if([&](const Node& other) { return &other == &record; }, freed_on);
+  }
+  template <class Ends>
+  void end_uses_if(Ends&& ends, Stream freed_on) noexcept {
+    const std::lock_guard lock(uses_mutex_);
+    handover_.end_uses_if(ends, freed_on);
+    has_uses_.store(handover_.has_uses(), std::memory_order_relaxed);
+  }
+  [[nodiscard]] bool is_ready(Stream last, Stream next) const noexcept {
+    return handover_.is_ready(last, next);
+  }
+  /// Memory that `last` used goes to `next`, which waits for it. (If it cannot, the device has
+  /// failed.)
+  void hand_over(Stream last, Stream next) const noexcept {
+    static_cast<void>(handover_.make_ready(last, next));
+  }
 
   // --- the slow path's parts ---
 
@@ -267,6 +292,10 @@ class OwnedPool : public Pool {
   alignas(64) std::atomic<std::size_t> refused_{0};
   std::atomic<std::size_t> failures_{0};
   std::atomic<std::size_t> keep_asked_{unbounded};  // by a trim on another thread
+
+  std::mutex uses_mutex_;
+  Handover handover_;  // guarded by it, but for what depends on the device alone
+  std::atomic<bool> has_uses_{false};
 
   // Guards what follows and, once the owners have left, the pool. Held while the owner ends lives
   // that another thread may be about to end. (The upstream may report then, and a sink of reports

@@ -124,7 +124,8 @@ class Planned final : public OwnedPool {
   struct Laid {
     std::unique_ptr<PlanSteps> steps;
     std::unique_ptr<CyclePlan> plan;
-    Block slab;  // empty where there is no memory for it
+    Block slab;     // empty where there is no memory for it
+    Stream stream;  // all that is used again of the slab is used on it
   };
 
   struct ByPlace {
@@ -173,7 +174,7 @@ class Planned final : public OwnedPool {
 
   // --- frees ---
 
-  void take_back_step(PlanStep& step) noexcept;
+  void take_back_step(PlanStep& step, Stream stream) noexcept;
   void take_back_passed(Passed& record, Stream stream) noexcept;
   void follow_passed_free(const Passed& record) noexcept;
   void end_passed(Passed& record, Stream stream) noexcept;
@@ -197,6 +198,7 @@ class Planned final : public OwnedPool {
   void make_plan(CycleRecord record, const std::vector<bool>& varies) noexcept;
   [[nodiscard]] bool is_alike(std::size_t bytes, std::size_t other) const noexcept;
   void grow_plan() noexcept;
+  [[nodiscard]] bool can_order(const CyclePlan& plan, Stream stream) const noexcept;
   PlanSteps& spare_steps(std::size_t number);
   void put_plan_aside() noexcept;
   void forget_retired() noexcept;
@@ -209,6 +211,7 @@ class Planned final : public OwnedPool {
   void each_live_step(const Laid& laid, Visit&& visit) const;
   template <class Visit>
   void each_live_step(Visit&& visit) const;
+  [[nodiscard]] const Laid& laid_of(const PlanStep& step) const noexcept;
   [[nodiscard]] Sum live_in(const Laid& laid) const noexcept;
   [[nodiscard]] std::size_t trimmable_slab() const noexcept;
 
@@ -241,6 +244,7 @@ class Planned final : public OwnedPool {
   bool has_held_ = false;  // a block of a plan may be
 
   const Options options_;
+  Stream last_asked_;  // the stream of the last request that was recorded
   Mode mode_ = Mode::learning;
   bool is_pinned_ = false;
   std::uint64_t lay_out_at_ = 0;  // not before this cycle, since it failed

@@ -4,7 +4,8 @@
 //
 // Holes belong to the stream that last used their memory, and to the size class of their region.
 // Two holes that touch merge at once if they are of one stream, or if streams need not wait for
-// each other; else those of different streams do so in `merge_streams`.
+// each other; else those of different streams do so where they must, and the stream whose hole the
+// whole becomes is made to wait.
 //
 // Not thread-safe: the pool's lock guards it. Nothing here throws but the constructor.
 #pragma once
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "cistern/core/slab.hpp"
+#include "cistern/core/stream_order.hpp"
 #include "cistern/pool/chunk.hpp"
 #include "cistern/pool/hole_index.hpp"
 
@@ -37,9 +39,10 @@ class Suballocator {
   struct Options {
     std::size_t size_classes = 1;
     Placement placement = Placement::best;
-    bool joins = false;           // regions that touch become one
-    bool extends = false;         // regions can be extended
-    bool merges_streams = false;  // holes that touch merge at once, whatever their streams
+    bool joins = false;            // regions that touch become one
+    bool extends = false;          // regions can be extended
+    bool merges_streams = false;   // holes that touch merge at once, whatever their streams
+    StreamOrder* order = nullptr;  // the device's, where it has queues
   };
 
   /// `owner` is the stage whose nodes the chunks are. Throws std::bad_alloc.
@@ -79,9 +82,9 @@ class Suballocator {
   /// What `region` must have in all so that what is wanted fits at its end.
   [[nodiscard]] static std::size_t bytes_to_hold(const Region& region, const Want& want) noexcept;
 
-  /// Merges holes that touch but are of different streams: they become the largest one's, whose
-  /// stream the device makes wait for the others. False if there were none. O(chunks).
-  bool merge_streams() noexcept;
+  /// Merges holes that touch but are of different streams: they become `stream`'s, which is made to
+  /// wait for the others. False if nothing was merged. O(chunks).
+  bool merge_streams(Stream stream) noexcept;
 
   /// From now on the holes of `stream` are found by themselves. Without it they count as another
   /// stream's to everyone. May allocate; failure only costs the preference.
@@ -98,7 +101,7 @@ class Suballocator {
   bool extend(Region& region, const Block& upstream, const Want& want) noexcept;
 
   /// Takes an idle region out; `recycle` ends it. False if the host has no memory to split the hole
-  /// it is part of.
+  /// it is part of, or the streams of its holes cannot be waited for.
   bool remove(Region& region) noexcept;
   void recycle(Region& region) noexcept { regions_.put(&region); }
 
@@ -206,7 +209,8 @@ class Suballocator {
   Chunk* hole_of(Region& region) noexcept;
   void count_block(const Chunk& block) noexcept;
   void discount_block(const Chunk& block) noexcept;
-  void absorb_hole_after(Chunk& hole) noexcept;
+  void absorb_hole_after(Chunk& hole, Stream stream) noexcept;
+  [[nodiscard]] bool make_wait(Stream waiter, Stream on) const noexcept;
   void move_seam(Chunk& hole, std::uintptr_t to) noexcept;
   void file_anew(Chunk* chunk) noexcept;
   void count_seams(const Chunk* hole, bool is_inserted) noexcept;

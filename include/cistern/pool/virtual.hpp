@@ -10,6 +10,8 @@
 #include <span>
 
 #include "cistern/core/device.hpp"
+#include "cistern/core/handover.hpp"
+#include "cistern/core/idle_order.hpp"
 #include "cistern/core/pool.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/core/virtual_memory.hpp"
@@ -94,6 +96,8 @@ class Virtual final : public Pool {
 
   mutable std::mutex mutex_;  // guards all below
   PagedSpace space_;
+  Handover handover_{device().stream_order()};
+  IdleOrder idle_order_{device().stream_order()};
   Stats stats_;  // this stage's own
   std::size_t max_bytes_;
   std::size_t work_peak_ = 0;  // of the open pages, that of the last trim on

@@ -1,0 +1,37 @@
+// The order of idle memory for a pool that does not know which stream used which part of it: all
+// of it is taken for used by all the streams that have freed since. A stream that frees and takes
+// alone never waits. Guarded by the pool's lock.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <span>
+
+#include "cistern/core/block.hpp"
+#include "cistern/core/stream_order.hpp"
+
+namespace cistern {
+
+class IdleOrder {
+ public:
+  /// `order` is the device's, or null.
+  explicit IdleOrder(StreamOrder* order) noexcept : order_(order) {}
+
+  /// Allocates nothing: where many streams free, one waits for the others.
+  void note_free(Stream stream) noexcept;
+
+  /// Idle memory goes to `stream`, which is made to wait for those that have used it. False if it
+  /// cannot be.
+  [[nodiscard]] bool make_ready(Stream stream) noexcept;
+
+ private:
+  [[nodiscard]] std::span<const Stream> freed_on() const noexcept {
+    return std::span(freed_on_).first(size_);
+  }
+
+  StreamOrder* order_;
+  std::array<Stream, 8> freed_on_{};
+  std::size_t size_ = 0;
+};
+
+}  // namespace cistern

@@ -1,0 +1,26 @@
+#include "cistern/core/idle_order.hpp"
+
+#include <algorithm>
+
+namespace cistern {
+
+void IdleOrder::note_free(Stream stream) noexcept {
+  if (order_ == nullptr || std::ranges::find(freed_on(), stream) != freed_on().end()) return;
+  if (size_ < freed_on_.size()) {
+    freed_on_[size_++] = stream;
+  } else {
+    static_cast<void>(order_->wait(freed_on_.front(), stream));
+  }
+}
+
+bool IdleOrder::make_ready(Stream stream) noexcept {
+  if (order_ == nullptr) return true;
+  for (const Stream& last : freed_on()) {
+    if (StreamOrder::needs_wait(last, stream) && !order_->wait(stream, last)) return false;
+  }
+  size_ = 0;
+  note_free(stream);
+  return true;
+}
+
+}  // namespace cistern
