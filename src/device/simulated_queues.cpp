@@ -10,24 +10,12 @@
 #include <utility>
 
 #include "core/splitmix.hpp"
+#include "device/block_start.hpp"
 #include "device/range_map.hpp"
 #include "device/use_order.hpp"
 
 namespace cistern {
 namespace {
-
-constexpr std::size_t most_conflicts = 1000;
-constexpr std::size_t most_reports = 100;
-
-struct Range {
-  std::uintptr_t begin = 0;
-  std::uintptr_t end = 0;
-};
-
-Range range_of(const Block& block) noexcept {
-  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(block.memory) + block.offset;
-  return {.begin = begin, .end = begin + block.bytes};
-}
 
 std::string name_of(std::uint64_t stream) {
   const bool is_out_of_order = Stream{.handle = nullptr, .id = stream}.runs_out_of_order();
@@ -57,6 +45,13 @@ struct SimulatedQueues::State {
   // What a write leaves on its bytes is its number; 0 is what nobody wrote.
   using Shadow = RangeMap<std::uint64_t>;
 
+  static constexpr std::size_t most_conflicts = 1000;
+  static constexpr std::size_t most_reports = 100;
+
+  struct Range {
+    std::uintptr_t begin = 0;
+    std::uintptr_t end = 0;
+  };
   struct Seen {
     Range range;
     std::uint64_t number = 0;
@@ -245,7 +240,8 @@ std::uint64_t SimulatedQueues::launch(Stream stream, std::span<const Use> uses) 
   State::Entry entry{
       .kind = State::Entry::Kind::work, .number = number, .expects = {}, .writes = {}};
   for (const Use& use : uses) {
-    const Range range = range_of(use.block);
+    const std::uintptr_t start = start_of(use.block);
+    const State::Range range{.begin = start, .end = start + use.block.bytes};
     const Work work{.number = number, .stream = stream.id, .access = use.access};
     state_->order.use(work, range.begin, range.end);
     state_->launched.read(range.begin, range.end,
@@ -254,7 +250,7 @@ std::uint64_t SimulatedQueues::launch(Stream stream, std::span<const Use> uses) 
                           });
     if (use.access == Access::write && range.begin < range.end) entry.writes.push_back(range);
   }
-  for (const Range& range : entry.writes) {
+  for (const State::Range& range : entry.writes) {
     state_->launched.update(
         range.begin, range.end,
         [&](std::uintptr_t, std::uintptr_t, std::uint64_t& last) { last = number; });
