@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cistern/core/size.hpp"
+#include "cistern/device/simulated_queues.hpp"
 #include "core/splitmix.hpp"
 #include "device/simulated_pages.hpp"
 #include "device/simulated_residency.hpp"
@@ -32,7 +33,8 @@ DeviceLimits simulated_limits(const SimulatedDevice::Options& options) {
           .memory_is_address = true,
           .host_addressable = false,
           .extensible = options.extensible,
-          .joins_adjacent = options.joins_adjacent};
+          .joins_adjacent = options.joins_adjacent,
+          .has_queues = options.queues};
 }
 
 /// The splitmix64 generator, as a number in [0, 1).
@@ -51,7 +53,8 @@ SimulatedDevice::SimulatedDevice(const Options& options)
       refused_residency_call_(options.refuse_residency_at),
       random_state_(options.seed),
       pages_(std::make_unique<Pages>(*this)),
-      resident_(std::make_unique<Resident>(*this)) {
+      resident_(std::make_unique<Resident>(*this)),
+      queues_(options.queues ? std::make_unique<SimulatedQueues>() : nullptr) {
   if (!(options.fail_probability >= 0 && options.fail_probability <= 1)) {
     throw std::invalid_argument("simulated: fail_probability is between 0 and 1");
   }
@@ -71,6 +74,10 @@ VirtualMemory* SimulatedDevice::virtual_memory() noexcept {
 
 Residency* SimulatedDevice::residency() noexcept {
   return resident_.get();
+}
+
+StreamOrder* SimulatedDevice::stream_order() noexcept {
+  return queues_.get();
 }
 
 bool SimulatedDevice::fails_on_demand(std::size_t bytes) noexcept {
@@ -176,11 +183,12 @@ Expected<Device::Piece> SimulatedDevice::extend(const Piece& piece, std::size_t 
   return Piece{.memory = piece.memory, .bytes = bytes, .alignment = piece.alignment};
 }
 
-void SimulatedDevice::give_back(Piece piece, Stream /*stream*/) noexcept {
+void SimulatedDevice::give_back(Piece piece, Stream stream) noexcept {
+  const auto start = reinterpret_cast<std::uintptr_t>(piece.memory);
+  if (queues_ != nullptr) queues_->gave_back(start, piece.bytes, stream);
   const std::lock_guard lock(mutex_);
   count_free_call();
   used_ -= piece.bytes;
-  const auto start = reinterpret_cast<std::uintptr_t>(piece.memory);
   followed_.erase(start);
   resident_->gave_back(start, piece.bytes);
 }
@@ -243,6 +251,10 @@ std::string SimulatedDevice::validate() const {
     if (live + pages_->mapped_bytes() != used_)
       return "simulated: used is the sum of the live blocks and of the mapped pages";
     if (used_ > options_.capacity) return "simulated: used is within the capacity";
+  }
+  if (queues_ != nullptr) {
+    const std::vector<std::string> reports = queues_->reports();
+    if (!reports.empty()) return "simulated: memory is used in order: " + reports.front();
   }
   return Device::validate();
 }

@@ -5,6 +5,7 @@
 #include <exception>
 #include <mutex>
 
+#include "cistern/device/simulated_queues.hpp"
 #include "device/simulated_residency.hpp"
 
 namespace cistern {
@@ -62,7 +63,9 @@ Expected<void> SimulatedDevice::Pages::do_map(const AddressRange& range, std::by
 }
 
 void SimulatedDevice::Pages::do_unmap(const AddressRange& range, std::byte* start,
-                                      std::size_t bytes, Stream /*stream*/) noexcept {
+                                      std::size_t bytes, Stream stream) noexcept {
+  if (device_.queues_ != nullptr)
+    device_.queues_->gave_back(reinterpret_cast<std::uintptr_t>(start), bytes, stream);
   const std::lock_guard lock(device_.mutex_);
   device_.count_free_call();
   if (flip(range, start, bytes, true)) device_.used_ -= bytes;

@@ -366,6 +366,8 @@ StageEntry simulated() {
              "this call that makes memory resident is refused, counted from 1; 0 for none")
       .takes("refuse_residency_every", &Options::refuse_residency_every, number<std::uint64_t>(),
              "every so many of them one is refused; 0 for none")
+      .takes("queues", &Options::queues, boolean(),
+             "streams run beside each other, so that one must wait for what another used")
       .made_by([](const Options& options) { return make<SimulatedDevice>(options); });
 }
 

@@ -17,6 +17,8 @@
 
 namespace cistern {
 
+class SimulatedQueues;
+
 class SimulatedDevice final : public Device {
  public:
   using Duration = std::chrono::nanoseconds;
@@ -33,6 +35,9 @@ class SimulatedDevice final : public Device {
     bool extensible = false;
     // Blocks that touch may be used as one; those of one after the other do.
     bool joins_adjacent = false;
+
+    // Streams run beside each other, and what is launched on them is checked.
+    bool queues = false;
 
     // What a call costs, in virtual time: nothing sleeps.
     Duration allocate_latency{0};
@@ -93,6 +98,10 @@ class SimulatedDevice final : public Device {
   /// Of any memory, as long as the device is not told to refuse.
   [[nodiscard]] Residency* residency() noexcept override;
 
+  /// Null without `Options::queues`. To launch work on, which is what they check.
+  [[nodiscard]] SimulatedQueues* queues() const noexcept { return queues_.get(); }
+  [[nodiscard]] StreamOrder* stream_order() noexcept override;
+
   /// Bytes in use, by blocks and by pages that are mapped.
   [[nodiscard]] std::size_t used() const noexcept;
 
@@ -136,6 +145,7 @@ class SimulatedDevice final : public Device {
   double virtual_ns_ = 0;
   const std::unique_ptr<Pages> pages_;
   const std::unique_ptr<Resident> resident_;
+  const std::unique_ptr<SimulatedQueues> queues_;  // has a lock of its own
 };
 
 }  // namespace cistern
