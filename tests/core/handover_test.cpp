@@ -1,0 +1,132 @@
+#include "cistern/core/handover.hpp"
+
+#include <gtest/gtest.h>
+
+#include "cistern/core/idle_order.hpp"
+#include "cistern/core/node.hpp"
+#include "support/noting_order.hpp"
+
+namespace cistern {
+namespace {
+
+using Waits = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
+
+constexpr Stream handed_on{.handle = nullptr, .id = 1};
+constexpr Stream taken_on{.handle = nullptr, .id = 2};
+constexpr Stream also_on{.handle = nullptr, .id = 3};
+constexpr Stream unordered{.handle = nullptr, .id = Stream::out_of_order | 4U};
+
+class HandoverTest : public ::testing::Test {
+ protected:
+  testing::NotingOrder order_;
+  Handover handover_{&order_};
+  Node a_;
+  Node b_;
+};
+
+TEST_F(HandoverTest, AStreamNeedNotWaitForItself) {
+  EXPECT_TRUE(handover_.is_ready(handed_on, handed_on));
+  EXPECT_TRUE(handover_.make_ready(handed_on, handed_on));
+  EXPECT_TRUE(handover_.make_ready({}, {}));
+  EXPECT_EQ(order_.waits, Waits{});
+}
+
+TEST_F(HandoverTest, AnotherStreamWaitsWhenItTakes) {
+  EXPECT_FALSE(handover_.is_ready(handed_on, taken_on));
+  EXPECT_TRUE(handover_.make_ready(handed_on, taken_on));
+  EXPECT_EQ(order_.waits, (Waits{{2, 1}}));
+}
+
+TEST_F(HandoverTest, AStreamThatRunsOutOfOrderWaitsForItself) {
+  EXPECT_FALSE(handover_.is_ready(unordered, unordered));
+  EXPECT_TRUE(handover_.make_ready(unordered, unordered));
+  EXPECT_EQ(order_.waits, (Waits{{unordered.id, unordered.id}}));
+  EXPECT_FALSE(handover_.is_ready(unordered, taken_on));
+}
+
+TEST_F(HandoverTest, WhereTheDeviceCannotWaitTheHostDoes) {
+  order_.can_wait = false;
+  EXPECT_TRUE(handover_.make_ready(handed_on, taken_on));
+  EXPECT_EQ(order_.synchronised, std::vector<std::uint64_t>{1});
+  order_.can_synchronise = false;
+  EXPECT_FALSE(handover_.make_ready(handed_on, taken_on));
+}
+
+TEST_F(HandoverTest, WithoutQueuesAllComesToNothing) {
+  Handover none;
+  EXPECT_TRUE(none.make_ready(handed_on, taken_on));
+  EXPECT_TRUE(none.make_ready(unordered, unordered));
+  EXPECT_TRUE(none.add_use(a_, taken_on));
+  EXPECT_FALSE(none.has_uses());
+  none.end_uses(a_, handed_on);
+}
+
+TEST_F(HandoverTest, AFreeWaitsForTheOtherStreamsOfItsBlock) {
+  EXPECT_TRUE(handover_.add_use(a_, taken_on));
+  EXPECT_TRUE(handover_.add_use(a_, taken_on));  // noted once
+  EXPECT_TRUE(handover_.add_use(a_, also_on));
+  EXPECT_TRUE(handover_.add_use(b_, also_on));
+  EXPECT_EQ(order_.waits, Waits{});
+  handover_.end_uses(a_, handed_on);
+  EXPECT_EQ(order_.waits, (Waits{{1, 2}, {1, 3}}));
+  handover_.end_uses(a_, handed_on);
+  EXPECT_EQ(order_.waits.size(), 2U);
+  EXPECT_TRUE(handover_.has_uses());
+  handover_.end_uses(b_, also_on);  // itself
+  EXPECT_EQ(order_.waits.size(), 2U);
+  EXPECT_FALSE(handover_.has_uses());
+}
+
+TEST_F(HandoverTest, EndsTheUsesOfManyBlocksAtOnce) {
+  EXPECT_TRUE(handover_.add_use(a_, taken_on));
+  EXPECT_TRUE(handover_.add_use(b_, also_on));
+  handover_.end_uses_if([&](const Node& node) { return &node == &b_; }, handed_on);
+  EXPECT_EQ(order_.waits, (Waits{{1, 3}}));
+  EXPECT_TRUE(handover_.has_uses());
+}
+
+class IdleOrderTest : public ::testing::Test {
+ protected:
+  testing::NotingOrder order_;
+  IdleOrder idle_{&order_};
+};
+
+TEST_F(IdleOrderTest, AStreamAloneNeverWaits) {
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_TRUE(idle_.make_ready(handed_on));
+    idle_.note_free(handed_on);
+  }
+  EXPECT_EQ(order_.waits, Waits{});
+}
+
+TEST_F(IdleOrderTest, WhoTakesWaitsForAllThatHaveFreedSince) {
+  idle_.note_free(handed_on);
+  idle_.note_free(taken_on);
+  idle_.note_free(handed_on);
+  EXPECT_TRUE(idle_.make_ready(also_on));
+  EXPECT_EQ(order_.waits, (Waits{{3, 1}, {3, 2}}));
+  EXPECT_TRUE(idle_.make_ready(also_on));
+  EXPECT_EQ(order_.waits.size(), 2U);
+  EXPECT_TRUE(idle_.make_ready(handed_on));  // what the third waited for is behind it now
+  EXPECT_EQ(order_.waits.back(), (std::pair<std::uint64_t, std::uint64_t>{1, 3}));
+}
+
+TEST_F(IdleOrderTest, OfManyStreamsOneWaitsForTheRest) {
+  for (std::uint64_t id = 1; id <= 10; ++id)
+    idle_.note_free({.handle = nullptr, .id = id});
+  EXPECT_EQ(order_.waits, (Waits{{1, 9}, {1, 10}}));
+  EXPECT_TRUE(idle_.make_ready({.handle = nullptr, .id = 20}));
+  EXPECT_EQ(order_.waits.size(), 10U);
+}
+
+TEST_F(IdleOrderTest, AWaitThatCannotBeMadeIsAskedForAgain) {
+  idle_.note_free(handed_on);
+  order_.can_wait = order_.can_synchronise = false;
+  EXPECT_FALSE(idle_.make_ready(taken_on));
+  order_.can_wait = true;
+  EXPECT_TRUE(idle_.make_ready(taken_on));
+  EXPECT_EQ(order_.waits, (Waits{{2, 1}}));
+}
+
+}  // namespace
+}  // namespace cistern
