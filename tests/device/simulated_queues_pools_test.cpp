@@ -44,7 +44,8 @@ class QueuedPools : public ::testing::TestWithParam<QueuedStack> {
     const bool is_small = random.chance(50);
     const Stack stack = open(std::string(GetParam().pools) +
                              " > simulated(queues=true, capacity=" + (is_small ? "8MiB" : "1GiB") +
-                             ", joins_adjacent=" + (random.chance(50) ? "true" : "false") + ")");
+                             (random.chance(50) ? ", joins_adjacent=true" : "") +
+                             (random.chance(20) ? ", extensible=true" : "") + ")");
     auto& device = dynamic_cast<SimulatedDevice&>(stack->device());
     SimulatedQueues& queues = *device.queues();
     queues.ignore_waits(ignores_waits);
