@@ -18,9 +18,15 @@ bool IdleOrder::make_ready(Stream stream) noexcept {
   for (const Stream& last : freed_on()) {
     if (StreamOrder::needs_wait(last, stream) && !order_->wait(stream, last)) return false;
   }
-  size_ = 0;
-  note_free(stream);
+  freed_on_.front() = stream;
+  size_ = 1;
   return true;
+}
+
+Stream IdleOrder::gather() noexcept {
+  for (; size_ > 1; --size_)
+    static_cast<void>(order_->wait(freed_on_.front(), freed_on_[size_ - 1]));
+  return freed_on_.front();
 }
 
 }  // namespace cistern

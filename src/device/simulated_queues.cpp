@@ -283,8 +283,9 @@ bool SimulatedQueues::step(std::uint64_t choice) {
 
 Expected<void> SimulatedQueues::do_wait(Stream waiter, Stream on) noexcept try {
   const std::lock_guard lock(state_->mutex);
-  if (++state_->waits == state_->fail_wait)
-    return tl::unexpected(Error{.code = Errc::device_failed, .stage = "simulated"});
+  const bool is_refused =
+      ++state_->waits == state_->fail_wait || state_->retired.contains(waiter.id);
+  if (is_refused) return tl::unexpected(Error{.code = Errc::device_failed, .stage = "simulated"});
   if (!state_->ignores_waits) state_->enqueue_wait(waiter, on);
   return {};
 } catch (const std::bad_alloc&) {

@@ -315,24 +315,26 @@ Chunk* Suballocator::hole_of(Region& region) noexcept {
   while (hole->end() <= region.start)
     hole = hole->after;
   while (hole->end() < region.end()) {
+    Chunk& after = *hole->after;
     if (hole->start < region.start) {
+      if (!make_wait(after.stream, hole->stream)) return nullptr;
       move_seam(*hole, region.start);
-      hole = hole->after;
-    } else if (hole->after->end() > region.end()) {
+      hole = &after;
+    } else if (after.end() > region.end()) {
+      if (!make_wait(hole->stream, after.stream)) return nullptr;
       move_seam(*hole, region.end());
     } else {
-      const Stream first = hole->stream;
-      const Stream second = hole->after->stream;
-      const bool is_first_larger = hole->bytes >= hole->after->bytes;
-      const Stream waiter = is_first_larger ? first : second;
-      if (!make_wait(waiter, is_first_larger ? second : first)) return nullptr;
+      const bool is_larger = hole->bytes >= after.bytes;
+      const Stream waiter = is_larger ? hole->stream : after.stream;
+      if (!make_wait(waiter, is_larger ? after.stream : hole->stream)) return nullptr;
       absorb_hole_after(*hole, waiter);
     }
   }
   return hole;
 }
 
-/// Between `hole` and the hole behind it.
+/// Between `hole` and the hole behind it. What moves is the other's stream from then on, which
+/// waits.
 void Suballocator::move_seam(Chunk& hole, std::uintptr_t to) noexcept {
   Chunk* after = hole.after;
   erase_hole(after);

@@ -241,7 +241,7 @@ bool Virtual::unmap_idle(std::size_t pages) noexcept {
   const std::size_t keep = saturating_subtract(before, pages);
   while (space_.idle_pages() > keep) {
     const PagedSpace::Pages leaving = space_.take_idle(space_.idle_pages() - keep);
-    memory_.unmap(leaving.range->addresses, leaving.start, leaving.bytes, leaving.stream);
+    memory_.unmap(leaving.range->addresses, leaving.start, leaving.bytes, idle_order_.gather());
   }
   return before > keep;
 }

@@ -460,7 +460,11 @@ TEST(SimulatedQueuesProperty, FindsWhatTheGraphSays) {
         model.work(stream, number, std::move(uses));
       } else if (choice < 85) {
         ASSERT_TRUE(queues.wait(stream, other));
-        if (!retired.contains(stream.id) && !retired.contains(other.id)) model.wait(stream, other);
+        if (retired.contains(stream.id)) {
+          if (!retired.contains(other.id)) model.host(other);
+        } else if (!retired.contains(other.id)) {
+          model.wait(stream, other);
+        }
       } else if (choice < 88) {
         ASSERT_TRUE(queues.synchronize(stream));
         if (!retired.contains(stream.id)) model.host(stream);

@@ -24,6 +24,9 @@ class IdleOrder {
   /// cannot be.
   [[nodiscard]] bool make_ready(Stream stream) noexcept;
 
+  /// A stream that comes after all that has used idle memory; it is made to wait for the others.
+  [[nodiscard]] Stream gather() noexcept;
+
  private:
   [[nodiscard]] std::span<const Stream> freed_on() const noexcept {
     return std::span(freed_on_).first(size_);

@@ -35,9 +35,9 @@ class StreamOrder {
   }
 
   /// What is enqueued in `waiter` from now on begins after all that stands in `on` now has ended.
-  /// Does not wait itself, and nothing happens where one of them was retired. The two may be the
-  /// same. If the device cannot be made to wait, the host waits. Error: device_failed, where
-  /// neither can.
+  /// Does not wait itself, and nothing happens where `on` was retired. The two may be the same. If
+  /// the device cannot be made to wait, as where `waiter` was retired, the host waits. Error:
+  /// device_failed, where neither can.
   Expected<void> wait(Stream waiter, Stream on) noexcept;
 
   /// The host waits until all that stands in `stream` now has ended. Error: device_failed.
@@ -50,6 +50,7 @@ class StreamOrder {
   StreamOrder() = default;
   ~StreamOrder() = default;
 
+  /// As the public ones; `do_wait` fails where `waiter` was retired.
   virtual Expected<void> do_wait(Stream waiter, Stream on) noexcept = 0;
   virtual Expected<void> do_synchronize(Stream stream) noexcept = 0;
   virtual void do_retire(Stream stream) noexcept = 0;
