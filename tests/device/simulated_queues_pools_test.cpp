@@ -76,16 +76,18 @@ class QueuedPools : public ::testing::TestWithParam<QueuedStack> {
 
 TEST_P(QueuedPools, HandMemoryOnInOrder) {
   const std::uint64_t first = testing::seed_or(1);
+  std::uint64_t works = 0;
   std::uint64_t waits = 0;
   for (std::uint64_t seed = first; seed < first + 2000; ++seed) {
     SCOPED_TRACE(testing::replay_hint(seed));
     const QueuedFindings found = run(seed, false);
     ASSERT_EQ(found.reports, std::vector<std::string>());
     ASSERT_EQ(found.corruptions, 0U);
-    ASSERT_GT(found.works, 0U);
+    works += found.works;
     waits += found.waits;
   }
-  EXPECT_GT(waits, 0U);
+  EXPECT_GT(works, 2000U);
+  EXPECT_GT(waits, 2000U);
 }
 
 TEST_P(QueuedPools, AreCaughtWithoutTheirWaits) {
