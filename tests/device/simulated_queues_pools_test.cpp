@@ -106,16 +106,17 @@ TEST_P(QueuedPools, AreCaughtWithoutTheirWaits) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, QueuedPools,
-    ::testing::Values(QueuedStack{.name = "cache", .pools = "cache"},
-                      QueuedStack{.name = "fit", .pools = "cache(buckets=fit, slack=2)"},
-                      QueuedStack{.name = "coalesce", .pools = "coalesce"},
-                      QueuedStack{.name = "separate", .pools = "coalesce(streams=separate)"},
-                      QueuedStack{.name = "pytorch", .pools = "pytorch"},
-                      QueuedStack{.name = "virtual", .pools = "virtual"},
-                      QueuedStack{.name = "arena", .pools = "arena", .resets = true},
-                      QueuedStack{.name = "arena_cache", .pools = "arena > cache", .resets = true},
-                      QueuedStack{
-                          .name = "planned", .pools = "planned > coalesce", .resets = true}),
+    ::testing::Values(
+        QueuedStack{.name = "cache", .pools = "cache"},
+        QueuedStack{.name = "fit", .pools = "cache(buckets=fit, slack=2)"},
+        QueuedStack{.name = "coalesce", .pools = "coalesce"},
+        QueuedStack{.name = "separate", .pools = "coalesce(streams=separate)"},
+        QueuedStack{.name = "pytorch", .pools = "pytorch"},
+        QueuedStack{.name = "virtual", .pools = "virtual"},
+        QueuedStack{.name = "arena", .pools = "arena(warn_bytes=1GiB)", .resets = true},
+        QueuedStack{
+            .name = "arena_cache", .pools = "arena(warn_bytes=1GiB) > cache", .resets = true},
+        QueuedStack{.name = "planned", .pools = "planned > coalesce", .resets = true}),
     [](const auto& stack) { return std::string(stack.param.name); });
 
 }  // namespace
