@@ -1,7 +1,8 @@
 // A program on several streams, drawn from a seed, that keeps every rule it has to: work on one
-// stream feeds work on others, copies run ahead of their use, side streams fork and join, streams
-// come and go. It waits for what it uses itself, and says or waits for where a block was used
-// before it frees it. Whatever disorder is found while it runs is the pool's.
+// stream feeds work on others, copies run ahead of their use, side streams fork and join, blocks
+// come in batches and grow, streams come and go. It waits for what it uses itself, and says or
+// waits for where a block was used before it frees it. Whatever disorder is found while it runs is
+// the pool's.
 #pragma once
 
 #include <algorithm>
@@ -59,6 +60,7 @@ class StreamProgram {
     std::vector<Stream> users;  // since then, and the writer
     std::vector<Stream> told;   // streams that the pool was told of
     bool is_fresh = true;       // nothing has used it
+    bool is_held = false;       // a reset leaves it alone
   };
   using Tensors = std::vector<Tensor>;
 
@@ -74,6 +76,10 @@ class StreamProgram {
       fork_and_join(random, stream);
     } else if (choice < 62) {
       if (!tensors_.empty()) work(stream, {}, {random.below(tensors_.size())});
+    } else if (choice < 66) {
+      batch(random);
+    } else if (choice < 70) {
+      if (!tensors_.empty()) grow(random, tensors_[random.below(tensors_.size())]);
     } else if (choice < 97) {
       if (!tensors_.empty()) free(random, random.below(tensors_.size()));
     } else if (choice == 97) {
@@ -125,20 +131,58 @@ class StreamProgram {
   }
 
   bool allocate(Random& random, Stream stream) {
-    const std::size_t bytes = random.size(options_.largest_bits);
+    const Request request{
+        .bytes = random.size(options_.largest_bits), .alignment = 0, .stream = stream};
+    const bool is_held = random.chance(10);
     const Expected<Block> block =
-        resource_.try_allocate({.bytes = bytes, .alignment = 0, .stream = stream});
-    if (!block) {
+        is_held ? resource_.try_allocate_held(request) : resource_.try_allocate(request);
+    if (block) {
+      add(*block, stream, is_held);
+    } else {
       most_ = tensors_.size() / 2;
-      return false;
     }
-    tensors_.push_back({.block = *block,
+    return block.has_value();
+  }
+
+  void add(const Block& block, Stream stream, bool is_held) {
+    tensors_.push_back({.block = block,
                         .home = stream,
                         .writer = stream,
                         .users = {stream},
                         .told = {},
-                        .is_fresh = true});
-    return true;
+                        .is_fresh = true,
+                        .is_held = is_held});
+  }
+
+  /// Several blocks at once, of several streams, each then written on its own.
+  void batch(Random& random) {
+    std::vector<Request> requests(1 + random.below(5));
+    for (Request& request : requests)
+      request = {.bytes = random.size(options_.largest_bits),
+                 .alignment = 0,
+                 .stream = any(streams_, random)};
+    std::vector<Block> blocks(requests.size());
+    if (!resource_.try_allocate_batch(requests, blocks)) {
+      most_ = tensors_.size() / 2;
+      return;
+    }
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      add(blocks[i], requests[i].stream, false);
+      work(requests[i].stream, {}, {tensors_.size() - 1});
+    }
+  }
+
+  /// What is added to a block is ready for the stream that the block was requested for.
+  void grow(Random& random, Tensor& tensor) {
+    if (!is_there(tensor.home)) return;
+    for (const Stream user : tensor.users)
+      wait_for(tensor.home, user, tensor);
+    const Expected<Block> grown =
+        resource_.try_grow(tensor.block, tensor.block.bytes + random.size(options_.largest_bits));
+    if (!grown) return;
+    tensor.block = *grown;
+    tensor.writer = tensor.home;
+    tensor.users = {tensor.home};
   }
 
   void work(Stream stream, const std::vector<std::size_t>& in,
@@ -216,6 +260,9 @@ class StreamProgram {
 
   void end_turn(Random& random) {
     if (options_.resets) {
+      for (std::size_t i = tensors_.size(); i-- > 0;) {
+        if (tensors_[i].is_held) free(random, i);
+      }
       for (Tensor& tensor : tensors_)
         make_known(random, tensor, tensor.home);
       EXPECT_EQ(resource_.reset(), tensors_.size());
