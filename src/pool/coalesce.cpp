@@ -384,7 +384,8 @@ Expected<Chunk*> Coalesce::new_region(std::size_t bytes, const Request& request,
   {
     const std::lock_guard lock(mutex_);
     hole = parts_.adopt(*below, start_of(*below), want.size_class, want.stream);
-    Chunk* chunk = hole != nullptr ? parts_.take_in(*hole, want) : nullptr;
+    // The hole may have become part of an older one.
+    Chunk* chunk = hole != nullptr ? make_ready(parts_.take_in(*hole, want), want.stream) : nullptr;
     if (chunk != nullptr) return chunk;
     stats_.cached.move_to(parts_.idle_bytes());
   }

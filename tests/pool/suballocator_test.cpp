@@ -148,12 +148,12 @@ TEST_P(SuballocatorTest, HolesOfTwoStreamsTouchAndAreMergedOnDemand) {
   EXPECT_EQ(parts->idle_bytes(), 1000U);
   EXPECT_EQ(parts.take(401, stream_one), nullptr);
   EXPECT_EQ(parts.take(601, stream_two), nullptr);
-  EXPECT_TRUE(parts->merge_streams());
+  EXPECT_TRUE(parts->merge_streams(stream_two));
   parts.expect_lawful();
   EXPECT_EQ(parts.holes(), (Places{{4096, 1000}}));
-  EXPECT_FALSE(parts->merge_streams());
+  EXPECT_FALSE(parts->merge_streams(stream_two));
   EXPECT_EQ(parts.take(1000, stream_one), nullptr);
-  EXPECT_NE(parts.take(1000, stream_two), nullptr);  // that of the larger one
+  EXPECT_NE(parts.take(1000, stream_two), nullptr);  // who asked for it
 }
 
 TEST_P(SuballocatorTest, ABlockOfAnotherStreamIsTakenOnlyWhenAskedFor) {
@@ -189,7 +189,7 @@ TEST_P(SuballocatorTest, HolesOfStreamsThatAreNotKnownAreFoundByEveryOther) {
   ASSERT_NE(a, nullptr);
   parts.put(a, stream_two);
   EXPECT_EQ(parts.holes().size(), 2U);
-  EXPECT_TRUE(parts->merge_streams());
+  EXPECT_TRUE(parts->merge_streams(stream_two));
   parts.expect_lawful();
 }
 
