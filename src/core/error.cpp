@@ -11,18 +11,22 @@ int print(char* out, std::size_t size, const Error& error) noexcept {
     return std::snprintf(out, size, "%s refused: a block of cycle %llu, which a reset has ended",
                          error.stage, static_cast<unsigned long long>(error.from_cycle));
   }
+  const bool has_detail = *error.detail != '\0';
+  const char* const opening = has_detail ? " (" : "";
+  const char* const closing = has_detail ? ")" : "";
   const bool is_about_size = error.code != Errc::bad_alignment &&
                              error.code != Errc::invalid_block &&
                              error.code != Errc::wrong_device && error.code != Errc::unsupported;
   if (!is_about_size) {
-    return std::snprintf(out, size, "%s refused: %s", error.stage, name(error.code));
+    return std::snprintf(out, size, "%s refused: %s%s%s%s", error.stage, name(error.code), opening,
+                         error.detail, closing);
   }
   if (error.available > 0) {
     return std::snprintf(out, size, "%s refused %zu bytes: %s (%zu bytes available)", error.stage,
                          error.requested, name(error.code), error.available);
   }
-  return std::snprintf(out, size, "%s refused %zu bytes: %s", error.stage, error.requested,
-                       name(error.code));
+  return std::snprintf(out, size, "%s refused %zu bytes: %s%s%s%s", error.stage, error.requested,
+                       name(error.code), opening, error.detail, closing);
 }
 
 const char* name(Errc code) noexcept {

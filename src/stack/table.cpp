@@ -19,6 +19,7 @@
 #include "cistern/core/size.hpp"
 #include "cistern/device/file.hpp"
 #include "cistern/device/host.hpp"
+#include "cistern/device/opencl.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/arena.hpp"
 #include "cistern/pool/cache.hpp"
@@ -328,6 +329,35 @@ StageEntry host() {
       });
 }
 
+StageEntry opencl() {
+  using Options = OpenClDevice::Options;
+  using Memory = OpenClDevice::Memory;
+  using HostPointer = OpenClDevice::HostPointer;
+  return StageOf<Options>(Kind::device, "opencl", "the memory of an OpenCL device, if there is one")
+      .takes("platform", &Options::platform, or_none(text(), std::string()),
+             "a part of its name, or its number from 0; none for any")
+      .takes("device", &Options::device, or_none(text(), std::string()),
+             "the same, of the platform's devices")
+      .takes("memory", &Options::memory,
+             one_of<Memory>({{"buffer", Memory::buffer},
+                             {"auto", Memory::buffer},
+                             {"svm", Memory::svm},
+                             {"pinned", Memory::pinned}}),
+             "objects, shared virtual addresses, or the host's memory for transfers")
+      .takes("host_pointer", &Options::host_pointer,
+             one_of<HostPointer>({{"automatic", HostPointer::automatic},
+                                  {"yes", HostPointer::yes},
+                                  {"no", HostPointer::no}}),
+             "buffers with CL_MEM_ALLOC_HOST_PTR: where the device shares the host's memory")
+      .only_with("memory=buffer",
+                 [](const Options& options) { return options.memory == Memory::buffer; })
+      .takes("force_backing", &Options::force_backing, boolean(),
+             "memory is backed when it is obtained, not when it is first used")
+      .takes("staging", &Options::staging, size(),
+             "bytes of the host's memory through which uploads pass")
+      .made_by([](const Options& options) { return make<OpenClDevice>(options); });
+}
+
 StageEntry simulated() {
   using Options = SimulatedDevice::Options;
   constexpr std::size_t coarsest = std::size_t{1} << 30U;
@@ -375,15 +405,14 @@ StageEntry simulated() {
 
 const std::vector<StageEntry>& stages() {
   static const std::vector<StageEntry> table = {
-      limit(), retry(),   trace(),    resident(), cache(),    coalesce(), virtual_pool(),
-      arena(), planned(), fallback(), first(),    deferred(), host(),     simulated()};
+      limit(),   retry(),    trace(), resident(), cache(), coalesce(), virtual_pool(), arena(),
+      planned(), fallback(), first(), deferred(), host(),  opencl(),   simulated()};
   return table;
 }
 
 const AbsentDevice* find_absent_device(std::string_view name) {
   static constexpr AbsentDevice devices[] = {
-      {.name = "cuda", .reason = "this version of cistern has none for CUDA GPUs"},
-      {.name = "opencl", .reason = "this version of cistern has none for OpenCL"}};
+      {.name = "cuda", .reason = "this version of cistern has none for CUDA GPUs"}};
   const auto* const found =
       std::ranges::find_if(devices, [&](const AbsentDevice& each) { return each.name == name; });
   return found == std::end(devices) ? nullptr : found;

@@ -61,9 +61,13 @@ TEST_P(EveryStage, HandsOutTheUpstreamsMemoryAndGivesBackItsBlockOnTheStreamOfTh
   EXPECT_EQ(block.bytes, below.bytes);
   EXPECT_EQ(block.requested, 64_KiB);
   EXPECT_TRUE(stage_->also_used_on(block, {.id = 8}));
-  ASSERT_EQ(spy_->also_used.size(), 1U);
-  EXPECT_TRUE(is_same_block(spy_->also_used[0].block, below));
-  EXPECT_EQ(spy_->also_used[0].stream.id, 8U);
+  if (dynamic_cast<const Pool*>(stage_.get()) != nullptr) {
+    EXPECT_TRUE(spy_->also_used.empty()) << "a pool sees to the order itself";
+  } else {
+    ASSERT_EQ(spy_->also_used.size(), 1U);
+    EXPECT_TRUE(is_same_block(spy_->also_used[0].block, below));
+    EXPECT_EQ(spy_->also_used[0].stream.id, 8U);
+  }
   EXPECT_TRUE(stage_->deallocate(block, {.id = 9}));
   stage_->trim();
   ASSERT_EQ(spy_->freed.size(), 1U);

@@ -844,7 +844,6 @@ TEST(Planned, OneBlockKeepsTheSlabOfAPlanThatWasReplaced) {
   const Ref<Planned> pool = make<Planned>(spy);
   Loop loop(*pool);
   loop.cycles(some_turn(), 3);
-  const Block slab = spy->granted.back();
   const Block kept = pool->allocate(1000);
   const std::size_t former = pool->slab_bytes();
   const Turn other = testing::token({9000, 10'000});
@@ -852,7 +851,6 @@ TEST(Planned, OneBlockKeepsTheSlabOfAPlanThatWasReplaced) {
   EXPECT_EQ(pool->counts().plans, 2U);
   EXPECT_TRUE(pool->is_live(kept));
   EXPECT_TRUE(pool->also_used_on(kept, {.id = 1}));
-  EXPECT_TRUE(testing::is_same_block(spy->also_used.at(0).block, slab));
   EXPECT_EQ(pool->outstanding().blocks, 1U);
   EXPECT_EQ(pool->stats().reserved.current, former + pool->slab_bytes());
   EXPECT_EQ(pool->stats().live_granted.current, kept.bytes);
@@ -981,11 +979,6 @@ TEST(Planned, UpstreamIsAskedForThePlacesAndTheStreams) {
   ASSERT_EQ(spy->requests.size(), 5U);
   EXPECT_EQ(spy->requests[1].stream.id, 4U);
   EXPECT_EQ(spy->requests[4].bytes, 1024U + 2048U);
-  const Block block = pool->allocate(1000);
-  EXPECT_TRUE(pool->also_used_on(block, {.id = 9}));
-  ASSERT_EQ(spy->also_used.size(), 1U);
-  EXPECT_TRUE(testing::is_same_block(spy->also_used[0].block, spy->granted[4]));
-  pool->reset();
 }
 
 // --- Whoever calls. ---

@@ -89,31 +89,33 @@ TEST(Choice, NothingIsMadeBeforeTheNestedStacksAreRight) {
 TEST(First, TakesTheFirstThatIsPresentWithOneWarning) {
   {
     const testing::CaughtReports reports;
-    const Stack stack =
-        open("cache > first(cuda(memory=managed), limit(1GiB) > opencl, limit(1MiB) > host)");
+    const Stack stack = open(
+        "cache > first(cuda(memory=managed), limit(1GiB) > opencl(platform=nowhere), "
+        "limit(1MiB) > host)");
     EXPECT_TRUE(is<Limit>(dynamic_cast<const Cache&>(*stack).upstream()));
     ASSERT_EQ(reports.all().size(), 1U);
-    EXPECT_EQ(
-        reports.all()[0],
+    EXPECT_TRUE(reports.all()[0].starts_with(
         "first takes host: there is no cuda device: this version of cistern has none for CUDA "
-        "GPUs; there is no opencl device: this version of cistern has none for OpenCL");
+        "GPUs; there is no opencl device: "))
+        << reports.all()[0];
   }
   const testing::CaughtReports reports;
   EXPECT_TRUE(is<HostDevice>(*open("first(host, cuda)")));
   EXPECT_TRUE(is<SimulatedDevice>(*open("first(simulated(capacity=1MiB), cuda, host)")));
   EXPECT_TRUE(reports.all().empty()) << "nothing was missed";
-  EXPECT_TRUE(is<HostDevice>(*open("first(first(cuda, opencl), host)")));
+  EXPECT_TRUE(is<HostDevice>(*open("first(first(cuda, opencl(platform=nowhere)), host)")));
   EXPECT_EQ(reports.all().size(), 1U);
 }
 
 TEST(First, WithoutAnyDeviceGivesEveryReason) {
   EXPECT_EQ(absence("cuda"),
             "there is no cuda device: this version of cistern has none for CUDA GPUs");
-  EXPECT_EQ(absence("cache > limit(90%) > opencl"),
-            "there is no opencl device: this version of cistern has none for OpenCL");
-  EXPECT_EQ(absence("first(cuda, cache > opencl)"),
-            "there is no cuda device: this version of cistern has none for CUDA GPUs; "
-            "there is no opencl device: this version of cistern has none for OpenCL");
+  EXPECT_TRUE(absence("cache > limit(90%) > opencl(platform=nowhere)")
+                  .starts_with("there is no opencl device: "));
+  EXPECT_TRUE(
+      absence("first(cuda, cache > opencl(platform=nowhere))")
+          .starts_with("there is no cuda device: this version of cistern has none for CUDA GPUs; "
+                       "there is no opencl device: "));
   EXPECT_TRUE(check("first(cuda, opencl)")) << "whether a device is there is no matter of the text";
 }
 

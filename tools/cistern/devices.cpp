@@ -1,11 +1,13 @@
 // `cistern devices`: the devices there are, and what they can give.
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "cistern/core/device.hpp"
+#include "cistern/device/opencl.hpp"
 #include "cistern/stack/stack.hpp"
 #include "command.hpp"
 #include "output.hpp"
@@ -17,31 +19,72 @@ struct DevicesArguments {
   bool json = false;
 };
 
+/// A device, and what only some kinds have to tell.
 struct Found {
   std::string stack;
   DeviceLimits limits;
+  Json more = Json::object();
 };
 
-std::vector<Found> find_devices() {
+struct Absent {
+  std::string kind;
+  std::string reason;
+};
+
+struct All {
   std::vector<Found> found;
+  std::vector<Absent> absent;
+};
+
+Found look_at(const OpenClFound& device) {
+  const std::string stack =
+      fmt::format("opencl(platform={}, device={})", device.platform_number, device.device_number);
+  const Stack opened = open(stack);
+  Json memory{"buffer"};
+  if (device.has_coarse_svm || device.has_fine_svm) memory.push_back("svm");
+  memory.push_back("pinned");
+  return {.stack = stack,
+          .limits = opened->device().limits(),
+          .more = {{"platform", device.platform},
+                   {"version", device.version},
+                   {"memory", memory},
+                   {"shares_host_memory", device.is_unified},
+                   {"fine_grained_svm", device.has_fine_svm},
+                   {"buffers_use_host_pointer",
+                    dynamic_cast<const OpenClDevice&>(opened->device()).uses_host_pointer()}}};
+}
+
+All find_devices() {
+  All all;
   for (const char* stack : {"host", "simulated"}) {
-    found.push_back({.stack = stack, .limits = open(stack)->device().limits()});
+    all.found.push_back(
+        {.stack = stack, .limits = open(stack)->device().limits(), .more = Json::object()});
   }
-  return found;
+  std::string why_none;
+  for (const OpenClFound& device : find_opencl_devices(why_none))
+    try {
+      all.found.push_back(look_at(device));
+    } catch (const std::runtime_error& error) {
+      all.absent.push_back({.kind = "opencl", .reason = device.name + ": " + error.what()});
+    }
+  if (!why_none.empty()) all.absent.push_back({.kind = "opencl", .reason = why_none});
+  return all;
 }
 
 Json as_json(const Found& device) {
   const DeviceLimits& limits = device.limits;
-  return {{"kind", limits.kind},
-          {"name", limits.name},
-          {"stack", device.stack},
-          {"total_memory_bytes", limits.total_memory},
-          {"max_allocation_bytes", limits.max_allocation},
-          {"alignment", limits.alignment},
-          {"max_alignment", limits.max_alignment},
-          {"granularity", limits.granularity},
-          {"memory_is_address", limits.memory_is_address},
-          {"host_addressable", limits.host_addressable}};
+  Json json{{"kind", limits.kind},
+            {"name", limits.name},
+            {"stack", device.stack},
+            {"total_memory_bytes", limits.total_memory},
+            {"max_allocation_bytes", limits.max_allocation},
+            {"alignment", limits.alignment},
+            {"max_alignment", limits.max_alignment},
+            {"granularity", limits.granularity},
+            {"memory_is_address", limits.memory_is_address},
+            {"host_addressable", limits.host_addressable}};
+  json.update(device.more);
+  return json;
 }
 
 void print(const Found& device) {
@@ -54,18 +97,28 @@ void print(const Found& device) {
   fmt::print("  granularity  {}\n", in_units(limits.granularity));
   fmt::print("  the CPU {} its memory\n",
              limits.host_addressable ? "can address" : "cannot address");
+  if (device.more.empty()) return;
+  const Json& more = device.more;
+  fmt::print("  platform     {}, {}\n", more["platform"].get<std::string>(),
+             more["version"].get<std::string>());
+  fmt::print("  memory kinds {}; buffers {} CL_MEM_ALLOC_HOST_PTR\n", more["memory"].dump(),
+             more["buffers_use_host_pointer"].get<bool>() ? "with" : "without");
 }
 
 void run_devices(const DevicesArguments& arguments) {
-  const std::vector<Found> found = find_devices();
+  const All all = find_devices();
   if (arguments.json) {
-    Json document{{"devices", Json::array()}};
-    for (const Found& device : found)
+    Json document{{"devices", Json::array()}, {"absent", Json::array()}};
+    for (const Found& device : all.found)
       document["devices"].push_back(as_json(device));
+    for (const Absent& absent : all.absent)
+      document["absent"].push_back({{"kind", absent.kind}, {"reason", absent.reason}});
     return print_json(document);
   }
-  for (const Found& device : found)
+  for (const Found& device : all.found)
     print(device);
+  for (const Absent& absent : all.absent)
+    fmt::print("no {} device: {}\n", absent.kind, absent.reason);
 }
 
 }  // namespace

@@ -38,6 +38,7 @@ struct Error {
   std::size_t available = 0;        // bytes it could still have given, where it knows; else 0
   const Resource* bound = nullptr;  // whose limit it was; to be compared only, it may be gone
   std::uint64_t from_cycle = 0;     // of a block that a reset ended: the cycle it was granted in
+  const char* detail = "";          // what the system called it, a literal: "CL_OUT_OF_RESOURCES"
 
   /// True where giving memory back may help: the device or a bound was exhausted.
   [[nodiscard]] bool is_exhaustion() const noexcept {
@@ -46,7 +47,8 @@ struct Error {
 
   friend bool operator==(const Error& a, const Error& b) noexcept {
     return a.code == b.code && std::string_view(a.stage) == b.stage && a.requested == b.requested &&
-           a.available == b.available && a.bound == b.bound && a.from_cycle == b.from_cycle;
+           a.available == b.available && a.bound == b.bound && a.from_cycle == b.from_cycle &&
+           std::string_view(a.detail) == b.detail;
   }
 };
 

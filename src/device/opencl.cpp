@@ -1,0 +1,357 @@
+#include "cistern/device/opencl.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+
+#include "cistern/core/residency.hpp"
+#include "cistern/core/stream_order.hpp"
+#include "cistern/core/transfer.hpp"
+#include "device/opencl_state.hpp"
+
+namespace cistern {
+namespace {
+
+const OpenClApi& system_api() {
+  std::string why;
+  const OpenClApi* const api = OpenClApi::system(why);
+  if (api == nullptr) throw DeviceAbsent("opencl", why);
+  return *api;
+}
+
+}  // namespace
+
+OpenClObject::~OpenClObject() {
+  if (object_ != nullptr) api_->release_mem_object(object_);
+}
+
+// --- The order of streams. ---
+
+class OpenClDevice::Order final : public StreamOrder {
+ public:
+  explicit Order(State& state) : state_(state) {}
+
+ private:
+  // The queue that is waited for is flushed: what waits for it might else wait for ever.
+  Expected<void> do_wait(Stream waiter, Stream on) noexcept override {
+    const OpenClApi& api = state_.api;
+    const cl_command_queue behind = state_.queue_of(waiter);
+    const cl_command_queue before = state_.queue_of(on);
+    if (before == nullptr) return {};
+    if (behind == nullptr) return tl::unexpected(state_.fail(CL_INVALID_COMMAND_QUEUE, 0));
+    if (behind == before) return answer(api.enqueue_barrier(behind, 0, nullptr, nullptr));
+    cl_event passed = nullptr;
+    cl_int code = api.enqueue_marker(before, 0, nullptr, &passed);
+    if (code != CL_SUCCESS) return answer(code);
+    code = api.enqueue_barrier(behind, 1, &passed, nullptr);
+    if (code == CL_SUCCESS) code = api.flush(before);
+    api.release_event(passed);
+    return answer(code);
+  }
+  Expected<void> do_synchronize(Stream stream) noexcept override {
+    const cl_command_queue queue = state_.queue_of(stream);
+    return queue != nullptr ? answer(state_.api.finish(queue)) : Expected<void>{};
+  }
+  void do_retire(Stream stream) noexcept override { state_.retire(stream); }
+
+  [[nodiscard]] Expected<void> answer(cl_int code) const noexcept {
+    if (code == CL_SUCCESS) return {};
+    Error error = state_.fail(code, 0);
+    error.code = Errc::device_failed;
+    return tl::unexpected(error);
+  }
+
+  State& state_;
+};
+
+// --- Residency. ---
+
+class OpenClDevice::Migration final : public Residency {
+ public:
+  Migration(OpenClDevice& device, State& state) : Residency(device), state_(state) {}
+
+ private:
+  Expected<void> do_make_resident(std::span<const Block> parts) noexcept override {
+    return migrate(parts, 0);
+  }
+  void do_end_residency(std::span<const Block> parts) noexcept override {
+    static_cast<void>(migrate(parts, CL_MIGRATE_MEM_OBJECT_HOST));
+  }
+  // One after the other: an array of objects would have to be allocated.
+  Expected<void> migrate(std::span<const Block> parts, cl_mem_migration_flags flags) noexcept {
+    cl_int code = CL_SUCCESS;
+    for (const Block& part : parts) {
+      const auto object = static_cast<cl_mem>(part.memory);
+      if (code == CL_SUCCESS)
+        code = state_.api.enqueue_migrate_mem_objects(state_.own_queue, 1, &object, flags, 0,
+                                                      nullptr, nullptr);
+    }
+    if (code == CL_SUCCESS) code = state_.api.finish(state_.own_queue);
+    if (code != CL_SUCCESS) return tl::unexpected(state_.fail(code, 0));
+    return {};
+  }
+
+  State& state_;
+};
+
+// --- Transfers. ---
+
+class OpenClDevice::Copies final : public Transfer {
+ public:
+  explicit Copies(State& state) : state_(state) {}
+  ~Copies() {
+    for (Slot& slot : slots_)
+      await(slot);
+    if (staging_) state_.give_back_pinned(staging_->memory);
+  }
+  Copies(const Copies&) = delete;
+  Copies& operator=(const Copies&) = delete;
+  Copies(Copies&&) = delete;
+  Copies& operator=(Copies&&) = delete;
+
+  Expected<void> copy(const Block& to, std::size_t to_offset, const Block& from,
+                      std::size_t from_offset, std::size_t bytes, Stream stream) noexcept override {
+    if (!is_within(to, to_offset, bytes) || !is_within(from, from_offset, bytes))
+      return tl::unexpected(invalid(bytes));
+    if (bytes == 0) return {};
+    return enqueue(stream, bytes, [&](cl_command_queue queue) {
+      switch (state_.options.memory) {
+        case Memory::buffer:
+          return state_.api.enqueue_copy_buffer(queue, object(from), object(to),
+                                                from.offset + from_offset, to.offset + to_offset,
+                                                bytes, 0, nullptr, nullptr);
+        case Memory::svm:
+          return state_.api.enqueue_svm_memcpy(queue, CL_FALSE, address(to, to_offset),
+                                               address(from, from_offset), bytes, 0, nullptr,
+                                               nullptr);
+        case Memory::pinned:
+          break;
+      }
+      const cl_int code = state_.api.finish(queue);
+      if (code == CL_SUCCESS)
+        std::memcpy(address(to, to_offset), address(from, from_offset), bytes);
+      return code;
+    });
+  }
+
+  Expected<void> fill(const Block& to, std::size_t offset, std::size_t bytes, std::byte value,
+                      Stream stream) noexcept override {
+    if (!is_within(to, offset, bytes)) return tl::unexpected(invalid(bytes));
+    if (bytes == 0) return {};
+    return enqueue(stream, bytes, [&](cl_command_queue queue) {
+      switch (state_.options.memory) {
+        case Memory::buffer:
+          return state_.api.enqueue_fill_buffer(queue, object(to), &value, 1, to.offset + offset,
+                                                bytes, 0, nullptr, nullptr);
+        case Memory::svm:
+          return state_.api.enqueue_svm_mem_fill(queue, address(to, offset), &value, 1, bytes, 0,
+                                                 nullptr, nullptr);
+        case Memory::pinned:
+          break;
+      }
+      const cl_int code = state_.api.finish(queue);
+      if (code == CL_SUCCESS) std::memset(address(to, offset), std::to_integer<int>(value), bytes);
+      return code;
+    });
+  }
+
+  Expected<void> upload(const Block& to, std::size_t offset, std::span<const std::byte> from,
+                        Stream stream) noexcept override {
+    if (!is_within(to, offset, from.size())) return tl::unexpected(invalid(from.size()));
+    const std::lock_guard lock(mutex_);
+    if (const Expected<void> staged = make_staging(); !staged) return staged;
+    const std::size_t part = staging_->bytes / slots_.size();
+    while (!from.empty()) {
+      const std::size_t bytes = std::min(part, from.size());
+      Slot& slot = slots_[next_slot_];
+      std::byte* const staged = static_cast<std::byte*>(staging_->memory) + next_slot_ * part;
+      next_slot_ = (next_slot_ + 1) % slots_.size();
+      await(slot);
+      std::memcpy(staged, from.data(), bytes);
+      const Expected<void> sent = enqueue(stream, bytes, [&](cl_command_queue queue) {
+        return send(queue, to, offset, staged, bytes, slot.sent);
+      });
+      if (!sent) return sent;
+      offset += bytes;
+      from = from.subspan(bytes);
+    }
+    return {};
+  }
+
+  Expected<void> download(std::span<std::byte> to, const Block& from, std::size_t offset,
+                          Stream stream) noexcept override {
+    if (!is_within(from, offset, to.size())) return tl::unexpected(invalid(to.size()));
+    if (to.empty()) return {};
+    return enqueue(stream, to.size(), [&](cl_command_queue queue) {
+      switch (state_.options.memory) {
+        case Memory::buffer:
+          return state_.api.enqueue_read_buffer(queue, object(from), CL_TRUE, from.offset + offset,
+                                                to.size(), to.data(), 0, nullptr, nullptr);
+        case Memory::svm:
+          return state_.api.enqueue_svm_memcpy(queue, CL_TRUE, to.data(), address(from, offset),
+                                               to.size(), 0, nullptr, nullptr);
+        case Memory::pinned:
+          break;
+      }
+      const cl_int code = state_.api.finish(queue);
+      if (code == CL_SUCCESS) std::memcpy(to.data(), address(from, offset), to.size());
+      return code;
+    });
+  }
+
+ private:
+  /// A part of the staging memory, and when what is in it has been sent.
+  struct Slot {
+    cl_event sent = nullptr;
+  };
+
+  static bool is_within(const Block& block, std::size_t offset, std::size_t bytes) noexcept {
+    return offset <= block.bytes && bytes <= block.bytes - offset;
+  }
+  static Error invalid(std::size_t bytes) noexcept {
+    return {.code = Errc::invalid_block, .stage = "opencl", .requested = bytes};
+  }
+  static cl_mem object(const Block& block) noexcept { return static_cast<cl_mem>(block.memory); }
+  static std::byte* address(const Block& block, std::size_t offset) noexcept {
+    return static_cast<std::byte*>(block.memory) + offset;
+  }
+
+  template <class Call>
+  Expected<void> enqueue(Stream stream, std::size_t bytes, Call&& call) noexcept {
+    const cl_command_queue queue = state_.queue_of(stream);
+    const cl_int code = queue != nullptr ? call(queue) : CL_INVALID_COMMAND_QUEUE;
+    if (code == CL_SUCCESS) return {};
+    return tl::unexpected(state_.fail(code, bytes));
+  }
+
+  cl_int send(cl_command_queue queue, const Block& to, std::size_t offset, const std::byte* staged,
+              std::size_t bytes, cl_event& sent) noexcept {
+    switch (state_.options.memory) {
+      case Memory::buffer:
+        return state_.api.enqueue_write_buffer(queue, object(to), CL_FALSE, to.offset + offset,
+                                               bytes, staged, 0, nullptr, &sent);
+      case Memory::svm:
+        return state_.api.enqueue_svm_memcpy(queue, CL_FALSE, address(to, offset), staged, bytes, 0,
+                                             nullptr, &sent);
+      case Memory::pinned:
+        break;
+    }
+    const cl_int code = state_.api.finish(queue);
+    if (code == CL_SUCCESS) std::memcpy(address(to, offset), staged, bytes);
+    return code;
+  }
+
+  void await(Slot& slot) noexcept {
+    if (slot.sent == nullptr) return;
+    state_.api.wait_for_events(1, &slot.sent);
+    state_.api.release_event(std::exchange(slot.sent, nullptr));
+  }
+
+  Expected<void> make_staging() noexcept {
+    if (staging_) return {};
+    const Expected<Piece> made =
+        state_.obtain_pinned(std::max(state_.options.staging, slots_.size()));
+    if (!made) return tl::unexpected(made.error());
+    staging_ = *made;
+    return {};
+  }
+
+  State& state_;
+  std::mutex mutex_;  // guards all below
+  std::optional<Piece> staging_;
+  std::array<Slot, 4> slots_;
+  std::size_t next_slot_ = 0;
+};
+
+// --- The device. ---
+
+OpenClDevice::OpenClDevice(std::unique_ptr<State> state)
+    : Device(limits_of(*state)),
+      state_(std::move(state)),
+      order_(std::make_unique<Order>(*state_)),
+      migration_(std::make_unique<Migration>(*this, *state_)),
+      copies_(std::make_unique<Copies>(*state_)) {}
+
+OpenClDevice::OpenClDevice(const OpenClApi& api, const Options& options)
+    : OpenClDevice(std::make_unique<State>(api, options)) {}
+
+OpenClDevice::OpenClDevice(const Options& options) : OpenClDevice(system_api(), options) {}
+
+OpenClDevice::OpenClDevice(_cl_context* context, _cl_command_queue* queue, const Options& options)
+    : OpenClDevice(system_api(), context, queue, options) {}
+
+OpenClDevice::OpenClDevice(const OpenClApi& api, _cl_context* context, _cl_command_queue* queue,
+                           const Options& options)
+    : OpenClDevice(std::make_unique<State>(api, context, queue, options)) {}
+
+OpenClDevice::~OpenClDevice() = default;
+
+_cl_context* OpenClDevice::context() const noexcept {
+  return state_->context;
+}
+
+_cl_device_id* OpenClDevice::id() const noexcept {
+  return state_->id;
+}
+
+_cl_command_queue* OpenClDevice::queue() const noexcept {
+  return state_->queue;
+}
+
+Stream OpenClDevice::stream(_cl_command_queue* queue) {
+  return state_->add_stream(queue);
+}
+
+bool OpenClDevice::uses_host_pointer() const noexcept {
+  return (state_->buffer_flags() & CL_MEM_ALLOC_HOST_PTR) != 0;
+}
+
+StreamOrder* OpenClDevice::stream_order() noexcept {
+  return order_.get();
+}
+
+Residency* OpenClDevice::residency() noexcept {
+  return state_->options.memory == Memory::buffer ? migration_.get() : nullptr;
+}
+
+Transfer* OpenClDevice::transfer() noexcept {
+  return copies_.get();
+}
+
+Expected<OpenClObject> OpenClDevice::object(const Block& block) noexcept {
+  if (state_->options.memory != Memory::buffer)
+    return tl::unexpected(fail(Errc::unsupported, block.bytes));
+  return state_->object_of(block).map(
+      [&](cl_mem object) { return OpenClObject(state_->api, object); });
+}
+
+Expected<Device::Piece> OpenClDevice::obtain(std::size_t bytes, std::size_t alignment,
+                                             Stream /*stream*/) noexcept {
+  const std::size_t free = free_memory();
+  if (bytes > free) return tl::unexpected(fail(Errc::out_of_memory, bytes, free));
+  Expected<Piece> piece = state_->options.memory == Memory::buffer
+                              ? state_->obtain_buffer(bytes, state_->buffer_flags())
+                          : state_->options.memory == Memory::svm ? state_->obtain_svm(bytes)
+                                                                  : state_->obtain_pinned(bytes);
+  if (piece) piece->alignment = alignment;
+  return piece;
+}
+
+// A buffer is kept by the driver until the queues are done with it; addresses are not.
+void OpenClDevice::give_back(Piece piece, Stream stream) noexcept {
+  if (state_->options.memory == Memory::buffer)
+    return state_->give_back_buffer(static_cast<cl_mem>(piece.memory));
+  static_cast<void>(order_->synchronize(stream));
+  if (state_->options.memory == Memory::pinned) return state_->give_back_pinned(piece.memory);
+  state_->api.svm_free(state_->context, piece.memory);
+}
+
+std::string OpenClDevice::validate() const {
+  if (state_->kept_sub_buffers() > 4096) return "opencl: the sub-buffers that are kept are bounded";
+  return Device::validate();
+}
+
+}  // namespace cistern

@@ -1,0 +1,85 @@
+// What an OpenCL device holds of the driver's: the context, the queues that are its streams, and
+// what goes with the memory it handed out. Each is let go of once.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "cistern/device/opencl.hpp"
+#include "device/opencl_api.hpp"
+
+namespace cistern {
+
+class OpenClDevice::State {
+ public:
+  State(const OpenClApi& api, const Options& options);
+  State(const OpenClApi& api, cl_context context, cl_command_queue queue, const Options& options);
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  State(State&&) = delete;
+  State& operator=(State&&) = delete;
+  ~State();
+
+  const OpenClApi& api;
+  const Options options;
+  cl_device_id id = nullptr;
+  cl_context context = nullptr;
+  cl_command_queue queue = nullptr;      // of the default stream
+  cl_command_queue own_queue = nullptr;  // of the device alone: memory is backed on it
+  bool is_unified = false;
+  cl_device_svm_capabilities svm = 0;
+
+  [[nodiscard]] cl_mem_flags buffer_flags() const noexcept;
+  [[nodiscard]] bool has_fine_svm() const noexcept {
+    return (svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER) != 0;
+  }
+  [[nodiscard]] Error fail(cl_int code, std::size_t requested) const noexcept;
+
+  // --- streams; thread-safe ---
+
+  Stream add_stream(cl_command_queue queue);
+  void retire(Stream stream) noexcept;
+  [[nodiscard]] bool is_retired(Stream stream) const noexcept;
+  /// Retained by the device; null for a stream that was retired or is no queue's.
+  [[nodiscard]] cl_command_queue queue_of(Stream stream) const noexcept;
+
+  // --- memory; thread-safe ---
+
+  Expected<Piece> obtain_buffer(std::size_t bytes, cl_mem_flags flags) noexcept;
+  Expected<Piece> obtain_svm(std::size_t bytes) noexcept;
+  Expected<Piece> obtain_pinned(std::size_t bytes) noexcept;
+  void give_back_buffer(cl_mem object) noexcept;
+  void give_back_pinned(void* memory) noexcept;
+
+  /// A reference of the caller's.
+  Expected<cl_mem> object_of(const Block& block) noexcept;
+  [[nodiscard]] std::size_t kept_sub_buffers() const noexcept;
+
+ private:
+  using Part = std::pair<std::size_t, std::size_t>;  // offset and bytes
+  struct Root {
+    std::size_t bytes = 0;
+    std::map<Part, cl_mem> parts;
+  };
+  static constexpr std::size_t most_sub_buffers = 4096;
+
+  void find_device();
+  void read_device();
+  void make_queue(cl_command_queue& made) const;
+  void close() noexcept;
+  Expected<void> back(cl_mem object, std::size_t bytes) const noexcept;
+  void drop_parts(Root& root) noexcept;
+
+  mutable std::mutex mutex_;  // guards all below
+  std::map<std::uint64_t, cl_command_queue> streams_;
+  std::uint64_t last_stream_ = 0;
+  std::map<cl_mem, Root> roots_;
+  std::size_t sub_buffers_ = 0;
+  std::map<void*, cl_mem> pinned_;
+};
+
+}  // namespace cistern
