@@ -6,6 +6,7 @@
 #include "cistern/adaptor/limit.hpp"
 #include "cistern/adaptor/recorder.hpp"
 #include "cistern/adaptor/retry.hpp"
+#include "cistern/core/pool.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"

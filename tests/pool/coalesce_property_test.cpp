@@ -42,12 +42,14 @@ void random_run(Coalesce& pool, std::uint64_t streams, std::uint64_t seed) {
 }
 
 TEST_P(CoalesceProperty, KeepsItsLawsOnOneStream) {
-  for (std::uint64_t seed = testing::seed_or(100), end = seed + 3; seed < end; ++seed)
+  for (std::uint64_t seed = testing::seed_or(100), end = seed + testing::seeds_at_a_time(3);
+       seed < end; ++seed)
     random_run(*make_pool(), 1, seed);
 }
 
 TEST_P(CoalesceProperty, KeepsItsLawsOnManyStreams) {
-  for (std::uint64_t seed = testing::seed_or(200), end = seed + 3; seed < end; ++seed)
+  for (std::uint64_t seed = testing::seed_or(200), end = seed + testing::seeds_at_a_time(3);
+       seed < end; ++seed)
     random_run(*make_pool(), 5, seed);
 }
 

@@ -147,7 +147,8 @@ class LastUses {
 };
 
 TEST_P(Separate, NoStreamIsGivenWhatAnotherOneFreed) {
-  for (std::uint64_t seed = testing::seed_or(1), end = seed + 10; seed < end; ++seed) {
+  for (std::uint64_t seed = testing::seed_or(1), end = seed + testing::seeds_at_a_time(10);
+       seed < end; ++seed) {
     SCOPED_TRACE(testing::replay_hint(seed));
     testing::Random random(seed);
     const auto spy = make<Spy>(make<SimulatedDevice>(GetParam().device));

@@ -14,6 +14,15 @@ inline std::uint64_t seed_or(std::uint64_t otherwise) {
   return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
+/// How many seeds a long test tries: a third of `count` where sanitizers slow each of them down.
+constexpr std::uint64_t seeds_at_a_time(std::uint64_t count) {
+#ifdef CISTERN_SANITIZED
+  return (count + 2) / 3;
+#else
+  return count;
+#endif
+}
+
 inline std::string replay_hint(std::uint64_t seed) {
   return "replay with CISTERN_SEED=" + std::to_string(seed);
 }
