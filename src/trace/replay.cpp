@@ -12,6 +12,7 @@
 #include "cistern/core/device.hpp"
 #include "cistern/core/measure.hpp"
 #include "cistern/device/simulated.hpp"
+#include "cistern/device/simulated_queues.hpp"
 #include "trace/block_checker.hpp"
 #include "trace/follower.hpp"
 #include "trace/pass.hpp"
@@ -45,6 +46,13 @@ void note(std::string error, ReplayResult& result) {
   if (result.error.empty()) result.error = std::move(error);
 }
 
+/// What was waited for so far; nothing where the device has no queues to be seen.
+std::optional<StreamWaits> waits_so_far(const SimulatedDevice* device) {
+  const SimulatedQueues* queues = device != nullptr ? device->queues() : nullptr;
+  if (queues == nullptr) return std::nullopt;
+  return StreamWaits{.of_streams = queues->waits(), .of_host = queues->synchronizations()};
+}
+
 /// A pass without a clock; what it finds goes to `result` but for the mean, which is returned.
 double plain_pass(const Program& program, Opened opened,
                   const std::function<void(double)>& progress, ReplayResult& result) {
@@ -55,12 +63,18 @@ double plain_pass(const Program& program, Opened opened,
   const auto* simulated = dynamic_cast<const SimulatedDevice*>(&stack->device());
   const SimulatedDevice::Duration device_start =
       simulated != nullptr ? simulated->virtual_time() : SimulatedDevice::Duration{};
+  const std::optional<StreamWaits> waits_at_start = waits_so_far(simulated);
   Measure measure(*stack);
   const double mean = pass.steps(*stack, nobody, progress);
   result.stats = measure.stop();
   if (simulated != nullptr) {
     result.device_time_ns =
         static_cast<std::uint64_t>((simulated->virtual_time() - device_start).count());
+  }
+  result.waits = waits_so_far(simulated);
+  if (result.waits) {
+    result.waits->of_streams -= waits_at_start->of_streams;
+    result.waits->of_host -= waits_at_start->of_host;
   }
   result.allocations = pass.tally().allocations;
   result.frees = pass.tally().frees;

@@ -31,7 +31,7 @@ TEST_F(Command, TellsItsVersion) {
 TEST_F(Command, HelpsWithAnExampleOfEach) {
   EXPECT_THAT(run_command("--help").output, HasSubstr("replay"));
   for (const std::string subcommand :
-       {"replay", "plan", "import", "info", "devices", "stages", "bench"}) {
+       {"replay", "plan", "import", "generate", "info", "devices", "stages", "bench"}) {
     const Outcome outcome = run_command(subcommand + " --help");
     EXPECT_EQ(outcome.status, 0) << subcommand;
     EXPECT_THAT(outcome.output, HasSubstr("Example:\n  cistern " + subcommand)) << subcommand;

@@ -27,6 +27,7 @@ class WrongArguments : public std::runtime_error {
 void add_replay(CLI::App& app, Job& job);
 void add_plan(CLI::App& app, Job& job);
 void add_import(CLI::App& app, Job& job);
+void add_generate(CLI::App& app, Job& job);
 void add_info(CLI::App& app, Job& job);
 void add_devices(CLI::App& app, Job& job);
 void add_stages(CLI::App& app, Job& job);

@@ -40,8 +40,8 @@ Status parse(int count, char** words, Job& job) {
   app.set_version_flag("--version", "cistern " CISTERN_VERSION_STRING);
   app.require_subcommand(1);
   app.footer("`cistern SUBCOMMAND --help` shows an example of each.");
-  for (const auto add :
-       {add_replay, add_plan, add_info, add_import, add_bench, add_stages, add_devices}) {
+  for (const auto add : {add_replay, add_plan, add_info, add_import, add_generate, add_bench,
+                         add_stages, add_devices}) {
     add(app, job);
   }
   try {

@@ -65,6 +65,8 @@ Json as_json(const Run& run) {
             {"device_allocations", stats.device_allocations},
             {"device_frees", stats.device_frees},
             {"device_time_ns", nullptr},
+            {"stream_waits", nullptr},
+            {"host_waits", nullptr},
             {"ns_per_op",
              {{"mean", result.ns_per_op.mean},
               {"p50", result.ns_per_op.p50},
@@ -73,6 +75,10 @@ Json as_json(const Run& run) {
             {"replay_overhead_ns", result.replay_overhead_ns},
             {"error", nullptr}};
   if (result.device_time_ns) json["device_time_ns"] = *result.device_time_ns;
+  if (result.waits) {
+    json["stream_waits"] = result.waits->of_streams;
+    json["host_waits"] = result.waits->of_host;
+  }
   if (result.addresses) {
     json["address_matches"] = result.addresses->matches;
     json["address_mismatches"] = result.addresses->mismatches;

@@ -61,6 +61,14 @@ struct FollowedAddresses {
   friend bool operator==(const FollowedAddresses&, const FollowedAddresses&) = default;
 };
 
+/// What a stack had the streams of a simulated device wait for.
+struct StreamWaits {
+  std::uint64_t of_streams = 0;  // a stream for another, on the device's side
+  std::uint64_t of_host = 0;     // the host for a stream
+
+  friend bool operator==(const StreamWaits&, const StreamWaits&) = default;
+};
+
 /// Counts are of the trace's events; the blocks that were live before them count in the levels and
 /// peaks alone. A reset is one free for each block that was live.
 struct ReplayResult {
@@ -80,6 +88,9 @@ struct ReplayResult {
 
   /// What the calls would have cost on a simulated device; nothing for other devices.
   std::optional<std::uint64_t> device_time_ns;
+
+  /// Of a simulated device with queues; nothing for other devices.
+  std::optional<StreamWaits> waits;
 
   /// Where `follow` was given.
   std::optional<FollowedAddresses> addresses;
