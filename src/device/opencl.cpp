@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "cistern/core/residency.hpp"
+#include "cistern/core/size.hpp"
 #include "cistern/core/stream_order.hpp"
 #include "cistern/core/transfer.hpp"
 #include "device/opencl_state.hpp"
@@ -38,18 +39,19 @@ class OpenClDevice::Order final : public StreamOrder {
   // The queue that is waited for is flushed: what waits for it might else wait for ever.
   Expected<void> do_wait(Stream waiter, Stream on) noexcept override {
     const OpenClApi& api = state_.api;
-    const cl_command_queue behind = state_.queue_of(waiter);
-    const cl_command_queue before = state_.queue_of(on);
-    if (before == nullptr) return {};
-    if (behind == nullptr) return tl::unexpected(state_.fail(CL_INVALID_COMMAND_QUEUE, 0));
-    if (behind == before) return answer(api.enqueue_barrier(behind, 0, nullptr, nullptr));
+    const OpenClQueue behind = state_.queue_of(waiter);
+    const OpenClQueue before = state_.queue_of(on);
+    if (!before) return {};
+    if (!behind) return State::answer(CL_INVALID_COMMAND_QUEUE);
+    if (behind.get() == before.get())
+      return State::answer(api.enqueue_barrier(behind.get(), 0, nullptr, nullptr));
     cl_event passed = nullptr;
-    cl_int code = api.enqueue_marker(before, 0, nullptr, &passed);
-    if (code != CL_SUCCESS) return answer(code);
-    code = hold_back(waiter, behind, passed);
-    if (code == CL_SUCCESS) code = api.flush(before);
+    cl_int code = api.enqueue_marker(before.get(), 0, nullptr, &passed);
+    if (code != CL_SUCCESS) return State::answer(code);
+    code = api.flush(before.get());
+    if (code == CL_SUCCESS) code = hold_back(waiter, behind.get(), passed);
     api.release_event(passed);
-    return answer(code);
+    return State::answer(code);
   }
   // In a queue out of order only a barrier for all that stands before it will do: with drivers at
   // hand a barrier for one event does not wait for the barriers before it, and what comes next
@@ -61,17 +63,10 @@ class OpenClDevice::Order final : public StreamOrder {
     return code == CL_SUCCESS ? api.enqueue_barrier(behind, 0, nullptr, nullptr) : code;
   }
   Expected<void> do_synchronize(Stream stream) noexcept override {
-    const cl_command_queue queue = state_.queue_of(stream);
-    return queue != nullptr ? answer(state_.api.finish(queue)) : Expected<void>{};
+    const OpenClQueue queue = state_.queue_of(stream);
+    return queue ? State::answer(state_.api.finish(queue.get())) : Expected<void>{};
   }
   void do_retire(Stream stream) noexcept override { state_.retire(stream); }
-
-  [[nodiscard]] Expected<void> answer(cl_int code) const noexcept {
-    if (code == CL_SUCCESS) return {};
-    Error error = state_.fail(code, 0);
-    error.code = Errc::device_failed;
-    return tl::unexpected(error);
-  }
 
   State& state_;
 };
@@ -83,25 +78,22 @@ class OpenClDevice::Migration final : public Residency {
   Migration(OpenClDevice& device, State& state) : Residency(device), state_(state) {}
 
  private:
-  Expected<void> do_make_resident(std::span<const Block> parts) noexcept override {
-    return migrate(parts, 0);
-  }
-  void do_end_residency(std::span<const Block> parts) noexcept override {
-    static_cast<void>(migrate(parts, CL_MIGRATE_MEM_OBJECT_HOST));
-  }
   // One after the other: an array of objects would have to be allocated.
-  Expected<void> migrate(std::span<const Block> parts, cl_mem_migration_flags flags) noexcept {
-    cl_int code = CL_SUCCESS;
+  Expected<void> do_make_resident(std::span<const Block> parts) noexcept override {
+    std::size_t bytes = 0;
     for (const Block& part : parts) {
+      bytes += part.bytes;
       const auto object = static_cast<cl_mem>(part.memory);
-      if (code == CL_SUCCESS)
-        code = state_.api.enqueue_migrate_mem_objects(state_.own_queue, 1, &object, flags, 0,
-                                                      nullptr, nullptr);
+      cl_event command = nullptr;
+      cl_int code = state_.api.enqueue_migrate_mem_objects(state_.own_queue, 1, &object, 0, 0,
+                                                           nullptr, &command);
+      if (code == CL_SUCCESS) code = state_.finish_own(command);
+      if (code != CL_SUCCESS) return tl::unexpected(State::fail(code, bytes));
     }
-    if (code == CL_SUCCESS) code = state_.api.finish(state_.own_queue);
-    if (code != CL_SUCCESS) return tl::unexpected(state_.fail(code, 0));
     return {};
   }
+  // OpenCL knows no end of it. A migration to the host would copy what nobody asked for.
+  void do_end_residency(std::span<const Block> /*parts*/) noexcept override {}
 
   State& state_;
 };
@@ -126,7 +118,7 @@ class OpenClDevice::Copies final : public Transfer {
     if (!is_within(to, to_offset, bytes) || !is_within(from, from_offset, bytes))
       return tl::unexpected(invalid(bytes));
     if (bytes == 0) return {};
-    return enqueue(stream, bytes, [&](cl_command_queue queue) {
+    return enqueue(stream, [&](cl_command_queue queue) {
       switch (state_.options.memory) {
         case Memory::buffer:
           return state_.api.enqueue_copy_buffer(queue, object(from), object(to),
@@ -150,7 +142,7 @@ class OpenClDevice::Copies final : public Transfer {
                       Stream stream) noexcept override {
     if (!is_within(to, offset, bytes)) return tl::unexpected(invalid(bytes));
     if (bytes == 0) return {};
-    return enqueue(stream, bytes, [&](cl_command_queue queue) {
+    return enqueue(stream, [&](cl_command_queue queue) {
       switch (state_.options.memory) {
         case Memory::buffer:
           return state_.api.enqueue_fill_buffer(queue, object(to), &value, 1, to.offset + offset,
@@ -170,31 +162,36 @@ class OpenClDevice::Copies final : public Transfer {
   Expected<void> upload(const Block& to, std::size_t offset, std::span<const std::byte> from,
                         Stream stream) noexcept override {
     if (!is_within(to, offset, from.size())) return tl::unexpected(invalid(from.size()));
-    const std::lock_guard lock(mutex_);
-    if (const Expected<void> staged = make_staging(); !staged) return staged;
-    const std::size_t part = staging_->bytes / slots_.size();
-    while (!from.empty()) {
-      const std::size_t bytes = std::min(part, from.size());
-      Slot& slot = slots_[next_slot_];
-      std::byte* const staged = static_cast<std::byte*>(staging_->memory) + next_slot_ * part;
-      next_slot_ = (next_slot_ + 1) % slots_.size();
-      await(slot);
-      std::memcpy(staged, from.data(), bytes);
-      const Expected<void> sent = enqueue(stream, bytes, [&](cl_command_queue queue) {
-        return send(queue, to, offset, staged, bytes, slot.sent);
-      });
-      if (!sent) return sent;
-      offset += bytes;
-      from = from.subspan(bytes);
-    }
-    return {};
+    if (from.empty()) return {};
+    return enqueue(stream, [&](cl_command_queue queue) {
+      if (state_.options.memory == Memory::pinned) {
+        const cl_int code = state_.api.finish(queue);
+        if (code == CL_SUCCESS) std::memcpy(address(to, offset), from.data(), from.size());
+        return code;
+      }
+      cl_int code = CL_SUCCESS;
+      while (code == CL_SUCCESS && !from.empty()) {
+        Slot* const slot = take_slot(stream);
+        if (slot == nullptr)
+          return write(queue, CL_TRUE, to, offset, from.data(), from.size(), nullptr);
+        const std::size_t bytes = std::min(slot_bytes(), from.size());
+        std::memcpy(slot->memory, from.data(), bytes);
+        cl_event sent = nullptr;
+        code = write(queue, CL_FALSE, to, offset, slot->memory, bytes, &sent);
+        if (code == CL_SUCCESS) code = state_.api.flush(queue);
+        put_slot(*slot, sent, stream);
+        offset += bytes;
+        from = from.subspan(bytes);
+      }
+      return code;
+    });
   }
 
   Expected<void> download(std::span<std::byte> to, const Block& from, std::size_t offset,
                           Stream stream) noexcept override {
     if (!is_within(from, offset, to.size())) return tl::unexpected(invalid(to.size()));
     if (to.empty()) return {};
-    return enqueue(stream, to.size(), [&](cl_command_queue queue) {
+    return enqueue(stream, [&](cl_command_queue queue) {
       switch (state_.options.memory) {
         case Memory::buffer:
           return state_.api.enqueue_read_buffer(queue, object(from), CL_TRUE, from.offset + offset,
@@ -212,9 +209,12 @@ class OpenClDevice::Copies final : public Transfer {
   }
 
  private:
-  /// A part of the staging memory, and when what is in it has been sent.
+  /// A part of the staging memory. Whoever has taken it may use it outside the lock.
   struct Slot {
-    cl_event sent = nullptr;
+    std::byte* memory = nullptr;
+    cl_event sent = nullptr;   // when what is in it has been sent; null where nothing is
+    std::uint64_t stream = 0;  // in which it was
+    bool is_taken = false;
   };
 
   static bool is_within(const Block& block, std::size_t offset, std::size_t bytes) noexcept {
@@ -228,44 +228,85 @@ class OpenClDevice::Copies final : public Transfer {
     return static_cast<std::byte*>(block.memory) + offset;
   }
 
+  /// A queue that runs out of order gets a barrier on either side.
   template <class Call>
-  Expected<void> enqueue(Stream stream, std::size_t bytes, Call&& call) noexcept {
-    const cl_command_queue queue = state_.queue_of(stream);
-    const cl_int code = queue != nullptr ? call(queue) : CL_INVALID_COMMAND_QUEUE;
-    if (code == CL_SUCCESS) return {};
-    return tl::unexpected(state_.fail(code, bytes));
+  Expected<void> enqueue(Stream stream, Call&& call) noexcept {
+    const OpenClQueue queue = state_.queue_of(stream);
+    if (!queue) return State::answer(CL_INVALID_COMMAND_QUEUE);
+    cl_int code = stand_apart(queue.get(), stream);
+    if (code == CL_SUCCESS) code = call(queue.get());
+    if (code == CL_SUCCESS) code = stand_apart(queue.get(), stream);
+    return State::answer(code);
+  }
+  cl_int stand_apart(cl_command_queue queue, Stream stream) const noexcept {
+    if (!stream.runs_out_of_order()) return CL_SUCCESS;
+    return state_.api.enqueue_barrier(queue, 0, nullptr, nullptr);
   }
 
-  cl_int send(cl_command_queue queue, const Block& to, std::size_t offset, const std::byte* staged,
-              std::size_t bytes, cl_event& sent) noexcept {
-    switch (state_.options.memory) {
-      case Memory::buffer:
-        return state_.api.enqueue_write_buffer(queue, object(to), CL_FALSE, to.offset + offset,
-                                               bytes, staged, 0, nullptr, &sent);
-      case Memory::svm:
-        return state_.api.enqueue_svm_memcpy(queue, CL_FALSE, address(to, offset), staged, bytes, 0,
-                                             nullptr, &sent);
-      case Memory::pinned:
-        break;
+  cl_int write(cl_command_queue queue, cl_bool waits, const Block& to, std::size_t offset,
+               const std::byte* from, std::size_t bytes, cl_event* event) noexcept {
+    if (state_.options.memory == Memory::svm)
+      return state_.api.enqueue_svm_memcpy(queue, waits, address(to, offset), from, bytes, 0,
+                                           nullptr, event);
+    return state_.api.enqueue_write_buffer(queue, object(to), waits, to.offset + offset, bytes,
+                                           from, 0, nullptr, event);
+  }
+
+  // One that is free; else the oldest of the stream's own, once it has been sent. Other streams are
+  // not waited for: theirs may stand behind an event that this thread would set. Null then.
+  Slot* take_slot(Stream stream) noexcept {
+    Slot* found = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!has_staging()) return nullptr;
+      for (std::size_t i = 0; i < slots_.size(); ++i) {
+        Slot& slot = slots_[(next_slot_ + i) % slots_.size()];
+        if (slot.is_taken) continue;
+        if (is_sent(slot)) {
+          found = &slot;
+          break;
+        }
+        if (found == nullptr && slot.stream == stream.id) found = &slot;
+      }
+      if (found == nullptr) return nullptr;
+      found->is_taken = true;
+      next_slot_ = static_cast<std::size_t>(found - slots_.data() + 1) % slots_.size();
     }
-    const cl_int code = state_.api.finish(queue);
-    if (code == CL_SUCCESS) std::memcpy(address(to, offset), staged, bytes);
-    return code;
+    await(*found);
+    return found;
+  }
+  void put_slot(Slot& slot, cl_event sent, Stream stream) noexcept {
+    const std::lock_guard lock(mutex_);
+    slot.sent = sent;
+    slot.stream = stream.id;
+    slot.is_taken = false;
   }
 
+  [[nodiscard]] bool is_sent(const Slot& slot) const noexcept {
+    if (slot.sent == nullptr) return true;
+    cl_int status = CL_QUEUED;
+    const cl_int code = state_.api.get_event_info(slot.sent, CL_EVENT_COMMAND_EXECUTION_STATUS,
+                                                  sizeof status, &status, nullptr);
+    return code == CL_SUCCESS && status <= CL_COMPLETE;
+  }
   void await(Slot& slot) noexcept {
     if (slot.sent == nullptr) return;
     state_.api.wait_for_events(1, &slot.sent);
     state_.api.release_event(std::exchange(slot.sent, nullptr));
   }
 
-  Expected<void> make_staging() noexcept {
-    if (staging_) return {};
-    const Expected<Piece> made =
-        state_.obtain_pinned(std::max(state_.options.staging, slots_.size()));
-    if (!made) return tl::unexpected(made.error());
+  [[nodiscard]] std::size_t slot_bytes() const noexcept {
+    return state_.options.staging / slots_.size();
+  }
+  // Under the lock. Where there is none to be had, uploads do without.
+  bool has_staging() noexcept {
+    if (staging_ || slot_bytes() == 0) return staging_.has_value();
+    const Expected<Piece> made = state_.obtain_pinned(state_.options.staging);
+    if (!made) return false;
     staging_ = *made;
-    return {};
+    for (std::size_t i = 0; i < slots_.size(); ++i)
+      slots_[i].memory = static_cast<std::byte*>(made->memory) + i * slot_bytes();
+    return true;
   }
 
   State& state_;
@@ -318,6 +359,14 @@ bool OpenClDevice::uses_host_pointer() const noexcept {
   return (state_->buffer_flags() & CL_MEM_ALLOC_HOST_PTR) != 0;
 }
 
+PoolRegistry& OpenClDevice::registry() noexcept {
+  return state_->account().registry();
+}
+
+std::size_t OpenClDevice::free_memory() const noexcept {
+  return saturating_subtract(limits().total_memory, state_->account().held());
+}
+
 StreamOrder* OpenClDevice::stream_order() noexcept {
   return order_.get();
 }
@@ -339,23 +388,34 @@ Expected<OpenClObject> OpenClDevice::object(const Block& block) noexcept {
 
 Expected<Device::Piece> OpenClDevice::obtain(std::size_t bytes, std::size_t alignment,
                                              Stream /*stream*/) noexcept {
-  const std::size_t free = free_memory();
-  if (bytes > free) return tl::unexpected(fail(Errc::out_of_memory, bytes, free));
+  OpenClAccount& account = state_->account();
+  if (!account.take(bytes, limits().total_memory))
+    return tl::unexpected(fail(Errc::out_of_memory, bytes, free_memory()));
   Expected<Piece> piece = state_->options.memory == Memory::buffer
                               ? state_->obtain_buffer(bytes, state_->buffer_flags())
                           : state_->options.memory == Memory::svm ? state_->obtain_svm(bytes)
                                                                   : state_->obtain_pinned(bytes);
-  if (piece) piece->alignment = alignment;
+  if (piece) {
+    piece->alignment = alignment;
+  } else {
+    account.put(bytes);
+  }
   return piece;
 }
 
 // A buffer is kept by the driver until the queues are done with it; addresses are not.
 void OpenClDevice::give_back(Piece piece, Stream stream) noexcept {
-  if (state_->options.memory == Memory::buffer)
-    return state_->give_back_buffer(static_cast<cl_mem>(piece.memory));
-  static_cast<void>(order_->synchronize(stream));
-  if (state_->options.memory == Memory::pinned) return state_->give_back_pinned(piece.memory);
-  state_->api.svm_free(state_->context, piece.memory);
+  if (state_->options.memory == Memory::buffer) {
+    state_->give_back_buffer(static_cast<cl_mem>(piece.memory));
+  } else {
+    static_cast<void>(order_->synchronize(stream));
+    if (state_->options.memory == Memory::pinned) {
+      state_->give_back_pinned(piece.memory);
+    } else {
+      state_->api.svm_free(state_->context, piece.memory);
+    }
+  }
+  state_->account().put(piece.bytes);
 }
 
 std::string OpenClDevice::validate() const {

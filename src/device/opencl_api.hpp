@@ -39,6 +39,7 @@ struct OpenClApi {
   decltype(&clEnqueueCopyBuffer) enqueue_copy_buffer = nullptr;
   decltype(&clEnqueueFillBuffer) enqueue_fill_buffer = nullptr;
   decltype(&clWaitForEvents) wait_for_events = nullptr;
+  decltype(&clGetEventInfo) get_event_info = nullptr;
   decltype(&clReleaseEvent) release_event = nullptr;
   decltype(&clFlush) flush = nullptr;
   decltype(&clFinish) finish = nullptr;

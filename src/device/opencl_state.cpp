@@ -1,6 +1,8 @@
 #include "device/opencl_state.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cctype>
 #include <charconv>
 #include <new>
@@ -61,6 +63,18 @@ std::vector<cl_device_id> devices_of(const OpenClApi& api, cl_platform_id platfo
   return devices;
 }
 
+/// Of a machine without one.
+std::string why_no_device(const OpenClApi& api) {
+  cl_uint count = 0;
+  if (const cl_int code = api.get_platform_ids(0, nullptr, &count); code != CL_SUCCESS)
+    return std::string("no OpenCL platform is installed, ") + opencl_name(code);
+  std::string names;
+  for (const cl_platform_id platform : platforms_of(api))
+    names += (names.empty() ? "" : ", ") + platform_text(api, platform, CL_PLATFORM_NAME);
+  if (names.empty()) return "no OpenCL platform is installed";
+  return "no OpenCL platform has a device; there is " + names;
+}
+
 /// By its number, or by a part of its name; anything where nothing is asked for.
 bool is_meant(const std::string& asked, std::size_t number, const std::string& name) {
   std::size_t wanted = 0;
@@ -73,6 +87,12 @@ bool is_meant(const std::string& asked, std::size_t number, const std::string& n
   return std::search(name.begin(), name.end(), asked.begin(), asked.end(), is_alike) !=
              name.end() ||
          asked.empty();
+}
+
+/// Never used again, nor by another device: a stream that strays is nobody's.
+std::uint64_t next_stream_id() noexcept {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
 }
 
 }  // namespace
@@ -154,8 +174,8 @@ void OpenClDevice::State::find_device() {
       seen += (seen.empty() ? "" : ", ") + name + " of " + platform_name;
     }
   }
-  throw DeviceAbsent("opencl", seen.empty() ? "no OpenCL platform has a device"
-                                            : "none is called like that; there is " + seen);
+  throw DeviceAbsent(
+      "opencl", seen.empty() ? why_no_device(api) : "none is called like that; there is " + seen);
 }
 
 void OpenClDevice::State::read_device() {
@@ -164,6 +184,8 @@ void OpenClDevice::State::read_device() {
                          api.enqueue_svm_memcpy != nullptr && api.enqueue_svm_mem_fill != nullptr;
   if (has_calls)
     svm = device_value<cl_device_svm_capabilities>(api, id, CL_DEVICE_SVM_CAPABILITIES);
+  const bool is_hosts = options.memory == Memory::pinned && !is_unified;
+  account_ = &opencl_account(id, is_hosts ? OpenClOwner::host : OpenClOwner::device);
   if (options.memory == Memory::svm && svm == 0) {
     throw DeviceAbsent("opencl", device_text(api, id, CL_DEVICE_NAME) +
                                      " has no shared virtual memory (memory=svm)");
@@ -182,7 +204,7 @@ cl_mem_flags OpenClDevice::State::buffer_flags() const noexcept {
   return CL_MEM_READ_WRITE | (is_host_pointer ? CL_MEM_ALLOC_HOST_PTR : cl_mem_flags{0});
 }
 
-Error OpenClDevice::State::fail(cl_int code, std::size_t requested) const noexcept {
+Error OpenClDevice::State::fail(cl_int code, std::size_t requested) noexcept {
   const bool is_exhaustion = code == CL_MEM_OBJECT_ALLOCATION_FAILURE ||
                              code == CL_OUT_OF_RESOURCES || code == CL_OUT_OF_HOST_MEMORY;
   return {.code = is_exhaustion                    ? Errc::out_of_memory
@@ -191,6 +213,22 @@ Error OpenClDevice::State::fail(cl_int code, std::size_t requested) const noexce
           .stage = "opencl",
           .requested = requested,
           .detail = opencl_name(code)};
+}
+
+Expected<void> OpenClDevice::State::answer(cl_int code) noexcept {
+  if (code == CL_SUCCESS) return {};
+  return tl::unexpected(
+      Error{.code = Errc::device_failed, .stage = "opencl", .detail = opencl_name(code)});
+}
+
+cl_int OpenClDevice::State::finish_own(cl_event command) const noexcept {
+  cl_int code = api.finish(own_queue);
+  cl_int status = CL_COMPLETE;
+  if (code == CL_SUCCESS)
+    code = api.get_event_info(command, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status,
+                              nullptr);
+  api.release_event(command);
+  return code != CL_SUCCESS ? code : status;  // an error is below CL_COMPLETE, which is 0
 }
 
 // --- Streams. ---
@@ -210,46 +248,43 @@ Stream OpenClDevice::State::add_stream(cl_command_queue added) {
   for (const auto& [known, its_queue] : streams_) {
     if (its_queue == added) return {.handle = added, .id = known};
   }
-  std::uint64_t stream = last_stream_ + 1;
+  std::uint64_t stream = next_stream_id();
   if ((properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0) stream |= Stream::out_of_order;
   const auto place = streams_.emplace(stream, added).first;
   if (const cl_int code = api.retain_command_queue(added); code != CL_SUCCESS) {
     streams_.erase(place);
     check_call(code, "clRetainCommandQueue");
   }
-  ++last_stream_;
   return {.handle = added, .id = stream};
 }
 
-cl_command_queue OpenClDevice::State::queue_of(Stream stream) const noexcept {
-  if (stream.id == 0) return queue;
+OpenClQueue OpenClDevice::State::queue_of(Stream stream) const noexcept {
+  if (stream.id == 0) return {api, queue};
   const std::lock_guard lock(mutex_);
   const auto found = streams_.find(stream.id);
-  return found != streams_.end() ? found->second : nullptr;
+  return found != streams_.end() ? OpenClQueue(api, found->second) : OpenClQueue();
 }
 
-bool OpenClDevice::State::is_retired(Stream stream) const noexcept {
-  return queue_of(stream) == nullptr;
-}
-
+// It is known until its work is done: who looked for it meanwhile would not wait.
 void OpenClDevice::State::retire(Stream stream) noexcept {
-  const cl_command_queue gone = queue_of(stream);
-  if (gone == nullptr || stream.id == 0) return;
-  api.finish(gone);
+  const OpenClQueue gone = queue_of(stream);
+  if (!gone) return;
+  api.finish(gone.get());
   {
     const std::lock_guard lock(mutex_);
-    if (streams_.erase(stream.id) == 0) return;
+    if (streams_.erase(stream.id) == 0) return;  // the default stream, or another thread was here
   }
-  api.release_command_queue(gone);
+  api.release_command_queue(gone.get());
 }
 
 // --- Memory. ---
 
 Expected<void> OpenClDevice::State::back(cl_mem object, std::size_t bytes) const noexcept {
   if (!options.force_backing) return {};
+  cl_event command = nullptr;
   cl_int code = api.enqueue_migrate_mem_objects(
-      own_queue, 1, &object, CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED, 0, nullptr, nullptr);
-  if (code == CL_SUCCESS) code = api.finish(own_queue);
+      own_queue, 1, &object, CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED, 0, nullptr, &command);
+  if (code == CL_SUCCESS) code = finish_own(command);
   if (code == CL_SUCCESS) return {};
   return tl::unexpected(fail(code, bytes));
 }
@@ -299,9 +334,10 @@ Expected<Device::Piece> OpenClDevice::State::obtain_svm(std::size_t bytes) noexc
   cl_int code = CL_SUCCESS;
   if (options.force_backing) {
     const cl_uchar zero = 0;
-    code =
-        api.enqueue_svm_mem_fill(own_queue, memory, &zero, sizeof zero, bytes, 0, nullptr, nullptr);
-    if (code == CL_SUCCESS) code = api.finish(own_queue);
+    cl_event command = nullptr;
+    code = api.enqueue_svm_mem_fill(own_queue, memory, &zero, sizeof zero, bytes, 0, nullptr,
+                                    &command);
+    if (code == CL_SUCCESS) code = finish_own(command);
   }
   if (code == CL_SUCCESS) return Piece{.memory = memory, .bytes = bytes, .alignment = 0};
   api.svm_free(context, memory);
@@ -355,12 +391,14 @@ Expected<cl_mem> OpenClDevice::State::object_of(const Block& block) noexcept try
   Root& root = found->second;
   cl_mem object = root_object;
   if (block.bytes != root.bytes) {
-    if (sub_buffers_ >= most_sub_buffers) {
-      for (auto& [other, its_root] : roots_)
-        drop_parts(its_root);
-    }
-    const auto [place, is_new] = root.parts.emplace(Part{block.offset, block.bytes}, nullptr);
-    if (is_new) {
+    const Part part{block.offset, block.bytes};
+    auto place = root.parts.find(part);
+    if (place == root.parts.end()) {
+      if (sub_buffers_ >= most_sub_buffers) {
+        for (auto& [other, its_root] : roots_)
+          drop_parts(its_root);
+      }
+      place = root.parts.emplace(part, nullptr).first;
       const cl_buffer_region region{block.offset, block.bytes};
       cl_int code = CL_SUCCESS;
       place->second =
@@ -389,12 +427,11 @@ std::size_t OpenClDevice::State::kept_sub_buffers() const noexcept {
 
 DeviceLimits OpenClDevice::limits_of(const State& state) {
   const OpenClApi& api = state.api;
-  const auto base_alignment =
-      std::size_t{device_value<cl_uint>(api, state.id, CL_DEVICE_MEM_BASE_ADDR_ALIGN)} / 8;
+  const std::size_t base_alignment = std::bit_ceil(
+      std::size_t{device_value<cl_uint>(api, state.id, CL_DEVICE_MEM_BASE_ADDR_ALIGN)} / 8);
   const bool is_buffer = state.options.memory == Memory::buffer;
   constexpr std::size_t host_alignment = 64;  // what every mapping and shared address has
-  const std::size_t alignment =
-      is_buffer ? std::max<std::size_t>(base_alignment, 1) : host_alignment;
+  const std::size_t alignment = is_buffer ? base_alignment : host_alignment;
   return {.kind = "opencl",
           .name = device_text(api, state.id, CL_DEVICE_NAME),
           .total_memory = device_value<cl_ulong>(api, state.id, CL_DEVICE_GLOBAL_MEM_SIZE),
@@ -408,7 +445,7 @@ DeviceLimits OpenClDevice::limits_of(const State& state) {
           .has_queues = true};
 }
 
-std::vector<OpenClFound> find_opencl_devices(std::string& why_none) {
+std::vector<OpenClFound> find_opencl_devices(std::string& why_none) try {
   const OpenClApi* const api = OpenClApi::system(why_none);
   if (api == nullptr) return {};
   std::vector<OpenClFound> found;
@@ -430,8 +467,11 @@ std::vector<OpenClFound> find_opencl_devices(std::string& why_none) {
     }
     ++platform_number;
   }
-  if (found.empty()) why_none = "no OpenCL platform has a device";
+  if (found.empty()) why_none = why_no_device(*api);
   return found;
+} catch (const std::runtime_error& error) {
+  why_none = error.what();
+  return {};
 }
 
 }  // namespace cistern

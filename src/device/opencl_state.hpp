@@ -10,9 +10,34 @@
 #include <vector>
 
 #include "cistern/device/opencl.hpp"
+#include "device/opencl_account.hpp"
 #include "device/opencl_api.hpp"
 
 namespace cistern {
+
+/// A reference to a queue, so that no other thread's retiring it ends it. Move-only.
+class OpenClQueue {
+ public:
+  OpenClQueue() noexcept = default;
+  /// Retains it; empty where that fails.
+  OpenClQueue(const OpenClApi& api, cl_command_queue queue) noexcept
+      : api_(&api), queue_(api.retain_command_queue(queue) == CL_SUCCESS ? queue : nullptr) {}
+  OpenClQueue(OpenClQueue&& other) noexcept
+      : api_(other.api_), queue_(std::exchange(other.queue_, nullptr)) {}
+  OpenClQueue(const OpenClQueue&) = delete;
+  OpenClQueue& operator=(const OpenClQueue&) = delete;
+  OpenClQueue& operator=(OpenClQueue&&) = delete;
+  ~OpenClQueue() {
+    if (queue_ != nullptr) api_->release_command_queue(queue_);
+  }
+
+  [[nodiscard]] cl_command_queue get() const noexcept { return queue_; }
+  explicit operator bool() const noexcept { return queue_ != nullptr; }
+
+ private:
+  const OpenClApi* api_ = nullptr;
+  cl_command_queue queue_ = nullptr;
+};
 
 class OpenClDevice::State {
  public:
@@ -37,15 +62,23 @@ class OpenClDevice::State {
   [[nodiscard]] bool has_fine_svm() const noexcept {
     return (svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER) != 0;
   }
-  [[nodiscard]] Error fail(cl_int code, std::size_t requested) const noexcept;
+  [[nodiscard]] static Error fail(cl_int code, std::size_t requested) noexcept;
+  /// Of what asks for no memory, and so is device_failed whatever the code.
+  [[nodiscard]] static Expected<void> answer(cl_int code) noexcept;
+
+  /// What the objects for this device share.
+  [[nodiscard]] OpenClAccount& account() const noexcept { return *account_; }
+
+  /// Waits on the own queue for a command that was put into it, whose event this takes over, and
+  /// answers how it ended: a driver may take a command and fail it later.
+  cl_int finish_own(cl_event command) const noexcept;
 
   // --- streams; thread-safe ---
 
   Stream add_stream(cl_command_queue queue);
   void retire(Stream stream) noexcept;
-  [[nodiscard]] bool is_retired(Stream stream) const noexcept;
-  /// Retained by the device; null for a stream that was retired or is no queue's.
-  [[nodiscard]] cl_command_queue queue_of(Stream stream) const noexcept;
+  /// Empty for a stream that was retired or is no queue's.
+  [[nodiscard]] OpenClQueue queue_of(Stream stream) const noexcept;
 
   // --- memory; thread-safe ---
 
@@ -74,9 +107,9 @@ class OpenClDevice::State {
   Expected<void> back(cl_mem object, std::size_t bytes) const noexcept;
   void drop_parts(Root& root) noexcept;
 
+  OpenClAccount* account_ = nullptr;
   mutable std::mutex mutex_;  // guards all below
   std::map<std::uint64_t, cl_command_queue> streams_;
-  std::uint64_t last_stream_ = 0;
   std::map<cl_mem, Root> roots_;
   std::size_t sub_buffers_ = 0;
   std::map<void*, cl_mem> pinned_;

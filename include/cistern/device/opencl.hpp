@@ -78,7 +78,8 @@ class OpenClDevice final : public Device {
     Memory memory = Memory::buffer;
     HostPointer host_pointer = HostPointer::automatic;  // of `buffer`
     bool force_backing = true;
-    std::size_t staging = std::size_t{4} << 20;  // bytes of the host through which uploads pass
+    std::size_t staging = std::size_t{4}
+                          << 20;  // bytes of the host through which uploads pass; 0: none
   };
 
   /// On a context and a queue of its own. Throws DeviceAbsent if there is no such device,
@@ -111,9 +112,20 @@ class OpenClDevice final : public Device {
   /// True if buffers are obtained with CL_MEM_ALLOC_HOST_PTR.
   [[nodiscard]] bool uses_host_pointer() const noexcept;
 
+  /// One for each device of the machine: objects for the same one stand for the same memory.
+  [[nodiscard]] PoolRegistry& registry() noexcept override;
+  /// What the device has in all, less what all objects for it in this process hold. OpenCL does not
+  /// say what other programs hold.
+  [[nodiscard]] std::size_t free_memory() const noexcept override;
+
+  /// The default stream cannot be retired: it is only waited for.
   [[nodiscard]] StreamOrder* stream_order() noexcept override;
-  /// Of buffers: clEnqueueMigrateMemObjects to the device, and back to the host at its end.
+  /// Of buffers: clEnqueueMigrateMemObjects to the device. OpenCL knows no end of it: memory that
+  /// is no longer resident may stay where it is.
   [[nodiscard]] Residency* residency() noexcept override;
+  /// A transfer in a stream that runs out of order stands between two barriers. `upload` goes
+  /// through the staging memory; where other streams have all of it in use, it waits for its own
+  /// stream instead, and never for theirs. The end of the device waits for what was uploaded.
   [[nodiscard]] Transfer* transfer() noexcept override;
   [[nodiscard]] std::string validate() const override;
 

@@ -43,6 +43,12 @@ Stream OpenClDevice::stream(_cl_command_queue* /*queue*/) {
 bool OpenClDevice::uses_host_pointer() const noexcept {
   return false;
 }
+PoolRegistry& OpenClDevice::registry() noexcept {
+  return Device::registry();
+}
+std::size_t OpenClDevice::free_memory() const noexcept {
+  return 0;
+}
 StreamOrder* OpenClDevice::stream_order() noexcept {
   return nullptr;
 }
