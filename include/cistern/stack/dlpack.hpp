@@ -116,7 +116,10 @@ inline DLDeviceType device_type(const DeviceLimits& limits) {
                                    {.name = "cuda", .type = kDLCUDA},
                                    {.name = "opencl", .type = kDLOpenCL}};
   for (const Kind& kind : kinds) {
-    if (kind.name == limits.kind) return kind.type;
+    if (kind.name != limits.kind) continue;
+    // DLPack's memory of OpenCL is an object. What the CPU can address is a tensor of its own.
+    if (kind.type != kDLOpenCL || !limits.memory_is_address) return kind.type;
+    if (limits.host_addressable) return kDLCPU;
   }
   refuse("the device is of no kind that DLPack knows");
 }
