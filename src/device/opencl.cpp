@@ -244,7 +244,7 @@ class OpenClDevice::Copies final : public Transfer {
   }
 
   cl_int write(cl_command_queue queue, cl_bool waits, const Block& to, std::size_t offset,
-               const std::byte* from, std::size_t bytes, cl_event* event) noexcept {
+               const std::byte* from, std::size_t bytes, cl_event* event) const noexcept {
     if (state_.options.memory == Memory::svm)
       return state_.api.enqueue_svm_memcpy(queue, waits, address(to, offset), from, bytes, 0,
                                            nullptr, event);
@@ -289,7 +289,7 @@ class OpenClDevice::Copies final : public Transfer {
                                                   sizeof status, &status, nullptr);
     return code == CL_SUCCESS && status <= CL_COMPLETE;
   }
-  void await(Slot& slot) noexcept {
+  void await(Slot& slot) const noexcept {
     if (slot.sent == nullptr) return;
     state_.api.wait_for_events(1, &slot.sent);
     state_.api.release_event(std::exchange(slot.sent, nullptr));

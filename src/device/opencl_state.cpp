@@ -119,7 +119,8 @@ OpenClDevice::State::State(const OpenClApi& entry_points, cl_context users_conte
   cl_context of_queue = nullptr;
   cl_command_queue_properties properties = 0;
   const auto ask = [&](cl_command_queue_info key, auto& value) {
-    check_call(api.get_command_queue_info(users_queue, key, sizeof value, &value, nullptr),
+    check_call(api.get_command_queue_info(users_queue, key, sizeof(std::decay_t<decltype(value)>),
+                                          &value, nullptr),
                "clGetCommandQueueInfo");
   };
   ask(CL_QUEUE_CONTEXT, of_queue);
@@ -236,7 +237,7 @@ cl_int OpenClDevice::State::finish_own(cl_event command) const noexcept {
 Stream OpenClDevice::State::add_stream(cl_command_queue added) {
   cl_context of_queue = nullptr;
   cl_command_queue_properties properties = 0;
-  check_call(api.get_command_queue_info(added, CL_QUEUE_CONTEXT, sizeof of_queue,
+  check_call(api.get_command_queue_info(added, CL_QUEUE_CONTEXT, sizeof(cl_context),
                                         static_cast<void*>(&of_queue), nullptr),
              "clGetCommandQueueInfo");
   check_call(api.get_command_queue_info(added, CL_QUEUE_PROPERTIES, sizeof properties, &properties,
@@ -326,7 +327,7 @@ void OpenClDevice::State::give_back_buffer(cl_mem object) noexcept {
   api.release_mem_object(object);
 }
 
-Expected<Device::Piece> OpenClDevice::State::obtain_svm(std::size_t bytes) noexcept {
+Expected<Device::Piece> OpenClDevice::State::obtain_svm(std::size_t bytes) const noexcept {
   const cl_svm_mem_flags flags =
       CL_MEM_READ_WRITE | (has_fine_svm() ? CL_MEM_SVM_FINE_GRAIN_BUFFER : cl_svm_mem_flags{0});
   void* const memory = api.svm_alloc(context, flags, bytes, 0);

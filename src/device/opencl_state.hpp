@@ -41,8 +41,9 @@ class OpenClQueue {
 
 class OpenClDevice::State {
  public:
-  State(const OpenClApi& api, const Options& options);
-  State(const OpenClApi& api, cl_context context, cl_command_queue queue, const Options& options);
+  State(const OpenClApi& entry_points, const Options& asked);
+  State(const OpenClApi& entry_points, cl_context users_context, cl_command_queue users_queue,
+        const Options& asked);
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   State(State&&) = delete;
@@ -83,7 +84,7 @@ class OpenClDevice::State {
   // --- memory; thread-safe ---
 
   Expected<Piece> obtain_buffer(std::size_t bytes, cl_mem_flags flags) noexcept;
-  Expected<Piece> obtain_svm(std::size_t bytes) noexcept;
+  Expected<Piece> obtain_svm(std::size_t bytes) const noexcept;
   Expected<Piece> obtain_pinned(std::size_t bytes) noexcept;
   void give_back_buffer(cl_mem object) noexcept;
   void give_back_pinned(void* memory) noexcept;

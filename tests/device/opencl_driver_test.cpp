@@ -36,6 +36,7 @@ struct OtherDriver {
   std::optional<cl_device_svm_capabilities> svm;
   std::optional<cl_int> no_platform;
   std::atomic<int> sub_buffers{0};
+  std::atomic<int> barriers{0};
 
   static OtherDriver& instance() {
     static OtherDriver driver;
@@ -66,6 +67,11 @@ struct OtherDriver {
     api.get_platform_ids = [](cl_uint size, cl_platform_id* ids, cl_uint* count) -> cl_int {
       if (instance().no_platform) return *instance().no_platform;
       return real().get_platform_ids(size, ids, count);
+    };
+    api.enqueue_barrier = [](cl_command_queue queue, cl_uint size, const cl_event* waits,
+                             cl_event* event) -> cl_int {
+      ++instance().barriers;
+      return real().enqueue_barrier(queue, size, waits, event);
     };
     api.create_sub_buffer = [](cl_mem root, cl_mem_flags flags, cl_buffer_create_type type,
                                const void* region, cl_int* code) -> cl_mem {
@@ -274,6 +280,11 @@ TEST_F(OpenClDriverTest, TransfersKeepTheirOrderInAQueueThatHasNone) {
   const Block from = opened->allocate(512_KiB);
   const Block to = opened->allocate(512_KiB);
   Transfer& transfer = *opened->transfer();
+  const int before = driver().barriers;
+  ASSERT_TRUE(transfer.fill(from, 0, from.bytes, std::byte(77), {}));
+  EXPECT_EQ(driver().barriers, before);
+  ASSERT_TRUE(transfer.fill(from, 0, from.bytes, std::byte(77), stream));
+  EXPECT_EQ(driver().barriers, before + 2) << "one before it, and one behind";
   for (char value = 0; value < 30; ++value) {
     ASSERT_TRUE(transfer.fill(from, 0, from.bytes, std::byte(77), stream));
     ASSERT_TRUE(transfer.upload(from, 0, std::vector(from.bytes, std::byte(value)), stream));

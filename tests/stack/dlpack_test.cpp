@@ -170,8 +170,15 @@ TEST(ToDlpack, TheDeviceIsOneThatDlpackKnows) {
   for (const auto& [kind, type] : std::vector<std::pair<const char*, DLDeviceType>>{
            {"host", kDLCPU}, {"cuda", kDLCUDA}, {"opencl", kDLOpenCL}}) {
     limits.kind = kind;
+    limits.memory_is_address = type != kDLOpenCL;
     EXPECT_EQ(dlpack::device_type(limits), type);
   }
+  // Addresses of OpenCL's: DLPack has no word for them, but the CPU may.
+  limits.kind = "opencl";
+  limits.memory_is_address = true;
+  EXPECT_THROW(static_cast<void>(dlpack::device_type(limits)), std::invalid_argument);
+  limits.host_addressable = true;
+  EXPECT_EQ(dlpack::device_type(limits), kDLCPU);
 }
 
 TEST(ToDlpack, AHostWithoutMemoryLeavesTheBufferAsItWas) {
