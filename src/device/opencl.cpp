@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <string>
 
 #include "cistern/core/residency.hpp"
 #include "cistern/core/stream_order.hpp"
@@ -288,6 +289,16 @@ OpenClDevice::OpenClDevice(const OpenClApi& api, _cl_context* context, _cl_comma
     : OpenClDevice(std::make_unique<State>(api, context, queue, options)) {}
 
 OpenClDevice::~OpenClDevice() = default;
+
+_cl_context* OpenClDevice::context_of(_cl_command_queue* queue) {
+  cl_context context = nullptr;
+  const cl_int code = system_api().get_command_queue_info(queue, CL_QUEUE_CONTEXT, sizeof context,
+                                                          static_cast<void*>(&context), nullptr);
+  if (code != CL_SUCCESS)
+    throw std::runtime_error(std::string("opencl: clGetCommandQueueInfo failed: ") +
+                             opencl_name(code));
+  return context;
+}
 
 _cl_context* OpenClDevice::context() const noexcept {
   return state_->context;

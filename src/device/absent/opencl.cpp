@@ -28,6 +28,9 @@ OpenClDevice::OpenClDevice(const OpenClApi& /*api*/, _cl_context* /*context*/,
     : OpenClDevice(options) {}
 OpenClDevice::~OpenClDevice() = default;
 
+_cl_context* OpenClDevice::context_of(_cl_command_queue* /*queue*/) {
+  throw DeviceAbsent("opencl", no_headers);
+}
 _cl_context* OpenClDevice::context() const noexcept {
   return nullptr;
 }
