@@ -39,6 +39,7 @@ class OpenClDevice::Order final : public StreamOrder {
   // The queue that is waited for is flushed: what waits for it might else wait for ever.
   Expected<void> do_wait(Stream waiter, Stream on) noexcept override {
     const OpenClApi& api = state_.api;
+    const auto held = state_.hold_streams();
     const cl_command_queue behind = state_.queue_of(waiter);
     const cl_command_queue before = state_.queue_of(on);
     if (before == nullptr) return {};
@@ -53,6 +54,7 @@ class OpenClDevice::Order final : public StreamOrder {
     return answer(code);
   }
   Expected<void> do_synchronize(Stream stream) noexcept override {
+    const auto held = state_.hold_streams();
     const cl_command_queue queue = state_.queue_of(stream);
     return queue != nullptr ? answer(state_.api.finish(queue)) : Expected<void>{};
   }
@@ -75,25 +77,21 @@ class OpenClDevice::Migration final : public Residency {
   Migration(OpenClDevice& device, State& state) : Residency(device), state_(state) {}
 
  private:
-  Expected<void> do_make_resident(std::span<const Block> parts) noexcept override {
-    return migrate(parts, 0);
-  }
-  void do_end_residency(std::span<const Block> parts) noexcept override {
-    static_cast<void>(migrate(parts, CL_MIGRATE_MEM_OBJECT_HOST));
-  }
   // One after the other: an array of objects would have to be allocated.
-  Expected<void> migrate(std::span<const Block> parts, cl_mem_migration_flags flags) noexcept {
+  Expected<void> do_make_resident(std::span<const Block> parts) noexcept override {
     cl_int code = CL_SUCCESS;
     for (const Block& part : parts) {
       const auto object = static_cast<cl_mem>(part.memory);
       if (code == CL_SUCCESS)
-        code = state_.api.enqueue_migrate_mem_objects(state_.own_queue, 1, &object, flags, 0,
-                                                      nullptr, nullptr);
+        code = state_.api.enqueue_migrate_mem_objects(state_.own_queue, 1, &object, 0, 0, nullptr,
+                                                      nullptr);
     }
     if (code == CL_SUCCESS) code = state_.api.finish(state_.own_queue);
     if (code != CL_SUCCESS) return tl::unexpected(state_.fail(code, 0));
     return {};
   }
+  // Nothing is moved: work may still stand in the program's queues.
+  void do_end_residency(std::span<const Block> /*parts*/) noexcept override {}
 
   State& state_;
 };
@@ -222,6 +220,7 @@ class OpenClDevice::Copies final : public Transfer {
 
   template <class Call>
   Expected<void> enqueue(Stream stream, std::size_t bytes, Call&& call) noexcept {
+    const auto held = state_.hold_streams();
     const cl_command_queue queue = state_.queue_of(stream);
     const cl_int code = queue != nullptr ? call(queue) : CL_INVALID_COMMAND_QUEUE;
     if (code == CL_SUCCESS) return {};

@@ -206,7 +206,7 @@ Stream OpenClDevice::State::add_stream(cl_command_queue added) {
              "clGetCommandQueueInfo");
   if (of_queue != context) throw std::invalid_argument("opencl: the queue is of another context");
   if (added == queue) return {.handle = queue, .id = 0};
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(streams_mutex_);
   for (const auto& [known, its_queue] : streams_) {
     if (its_queue == added) return {.handle = added, .id = known};
   }
@@ -223,24 +223,18 @@ Stream OpenClDevice::State::add_stream(cl_command_queue added) {
 
 cl_command_queue OpenClDevice::State::queue_of(Stream stream) const noexcept {
   if (stream.id == 0) return queue;
-  const std::lock_guard lock(mutex_);
   const auto found = streams_.find(stream.id);
   return found != streams_.end() ? found->second : nullptr;
 }
 
-bool OpenClDevice::State::is_retired(Stream stream) const noexcept {
-  return queue_of(stream) == nullptr;
-}
-
 void OpenClDevice::State::retire(Stream stream) noexcept {
-  const cl_command_queue gone = queue_of(stream);
-  if (gone == nullptr || stream.id == 0) return;
-  api.finish(gone);
-  {
-    const std::lock_guard lock(mutex_);
-    if (streams_.erase(stream.id) == 0) return;
-  }
-  api.release_command_queue(gone);
+  if (stream.id == 0) return;
+  const std::lock_guard lock(streams_mutex_);
+  const auto found = streams_.find(stream.id);
+  if (found == streams_.end()) return;
+  api.finish(found->second);
+  api.release_command_queue(found->second);
+  streams_.erase(found);
 }
 
 // --- Memory. ---

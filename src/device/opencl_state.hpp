@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <shared_mutex>
 #include <utility>
 #include <vector>
 
@@ -43,8 +44,11 @@ class OpenClDevice::State {
 
   Stream add_stream(cl_command_queue queue);
   void retire(Stream stream) noexcept;
-  [[nodiscard]] bool is_retired(Stream stream) const noexcept;
-  /// Retained by the device; null for a stream that was retired or is no queue's.
+  /// While this is held no stream is retired. Shared.
+  [[nodiscard]] std::shared_lock<std::shared_mutex> hold_streams() const {
+    return std::shared_lock(streams_mutex_);
+  }
+  /// Null for a stream that was retired or is no queue's. Requires that the streams are held.
   [[nodiscard]] cl_command_queue queue_of(Stream stream) const noexcept;
 
   // --- memory; thread-safe ---
@@ -74,9 +78,11 @@ class OpenClDevice::State {
   Expected<void> back(cl_mem object, std::size_t bytes) const noexcept;
   void drop_parts(Root& root) noexcept;
 
-  mutable std::mutex mutex_;  // guards all below
+  mutable std::shared_mutex streams_mutex_;  // guards the next two
   std::map<std::uint64_t, cl_command_queue> streams_;
   std::uint64_t last_stream_ = 0;
+
+  mutable std::mutex mutex_;  // guards all below
   std::map<cl_mem, Root> roots_;
   std::size_t sub_buffers_ = 0;
   std::map<void*, cl_mem> pinned_;

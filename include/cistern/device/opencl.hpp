@@ -116,7 +116,7 @@ class OpenClDevice final : public Device {
   [[nodiscard]] bool uses_host_pointer() const noexcept;
 
   [[nodiscard]] StreamOrder* stream_order() noexcept override;
-  /// Of buffers: clEnqueueMigrateMemObjects to the device, and back to the host at its end.
+  /// Of buffers: clEnqueueMigrateMemObjects to the device. Its end is only noted.
   [[nodiscard]] Residency* residency() noexcept override;
   [[nodiscard]] Transfer* transfer() noexcept override;
   [[nodiscard]] std::string validate() const override;
