@@ -228,7 +228,7 @@ class OpenClDevice::Copies final : public Transfer {
   }
 
   cl_int send(cl_command_queue queue, const Block& to, std::size_t offset, const std::byte* staged,
-              std::size_t bytes, cl_event& sent) noexcept {
+              std::size_t bytes, cl_event& sent) const noexcept {
     switch (state_.options.memory) {
       case Memory::buffer:
         return state_.api.enqueue_write_buffer(queue, object(to), CL_FALSE, to.offset + offset,
@@ -244,7 +244,7 @@ class OpenClDevice::Copies final : public Transfer {
     return code;
   }
 
-  void await(Slot& slot) noexcept {
+  void await(Slot& slot) const noexcept {
     if (slot.sent == nullptr) return;
     state_.api.wait_for_events(1, &slot.sent);
     state_.api.release_event(std::exchange(slot.sent, nullptr));

@@ -98,13 +98,13 @@ OpenClDevice::State::State(const OpenClApi& entry_points, cl_context users_conte
     : api(entry_points), options(asked) {
   cl_context of_queue = nullptr;
   cl_command_queue_properties properties = 0;
-  const auto ask = [&](cl_command_queue_info key, auto& value) {
-    check_call(api.get_command_queue_info(users_queue, key, sizeof value, &value, nullptr),
+  const auto ask = [&](cl_command_queue_info key, void* value, std::size_t size) {
+    check_call(api.get_command_queue_info(users_queue, key, size, value, nullptr),
                "clGetCommandQueueInfo");
   };
-  ask(CL_QUEUE_CONTEXT, of_queue);
-  ask(CL_QUEUE_PROPERTIES, properties);
-  ask(CL_QUEUE_DEVICE, id);
+  ask(CL_QUEUE_CONTEXT, static_cast<void*>(&of_queue), sizeof(cl_context));
+  ask(CL_QUEUE_PROPERTIES, &properties, sizeof properties);
+  ask(CL_QUEUE_DEVICE, static_cast<void*>(&id), sizeof(cl_device_id));
   if (of_queue != users_context)
     throw std::invalid_argument("opencl: the queue is of another context");
   if ((properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0) {
@@ -198,7 +198,7 @@ Error OpenClDevice::State::fail(cl_int code, std::size_t requested) const noexce
 Stream OpenClDevice::State::add_stream(cl_command_queue added) {
   cl_context of_queue = nullptr;
   cl_command_queue_properties properties = 0;
-  check_call(api.get_command_queue_info(added, CL_QUEUE_CONTEXT, sizeof of_queue,
+  check_call(api.get_command_queue_info(added, CL_QUEUE_CONTEXT, sizeof(cl_context),
                                         static_cast<void*>(&of_queue), nullptr),
              "clGetCommandQueueInfo");
   check_call(api.get_command_queue_info(added, CL_QUEUE_PROPERTIES, sizeof properties, &properties,
@@ -285,7 +285,7 @@ void OpenClDevice::State::give_back_buffer(cl_mem object) noexcept {
   api.release_mem_object(object);
 }
 
-Expected<Device::Piece> OpenClDevice::State::obtain_svm(std::size_t bytes) noexcept {
+Expected<Device::Piece> OpenClDevice::State::obtain_svm(std::size_t bytes) const noexcept {
   const cl_svm_mem_flags flags =
       CL_MEM_READ_WRITE | (has_fine_svm() ? CL_MEM_SVM_FINE_GRAIN_BUFFER : cl_svm_mem_flags{0});
   void* const memory = api.svm_alloc(context, flags, bytes, 0);

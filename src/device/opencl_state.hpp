@@ -17,8 +17,9 @@ namespace cistern {
 
 class OpenClDevice::State {
  public:
-  State(const OpenClApi& api, const Options& options);
-  State(const OpenClApi& api, cl_context context, cl_command_queue queue, const Options& options);
+  State(const OpenClApi& entry_points, const Options& asked);
+  State(const OpenClApi& entry_points, cl_context users_context, cl_command_queue users_queue,
+        const Options& asked);
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   State(State&&) = delete;
@@ -42,7 +43,7 @@ class OpenClDevice::State {
 
   // --- streams; thread-safe ---
 
-  Stream add_stream(cl_command_queue queue);
+  Stream add_stream(cl_command_queue added);
   void retire(Stream stream) noexcept;
   /// While this is held no stream is retired. Shared.
   [[nodiscard]] std::shared_lock<std::shared_mutex> hold_streams() const {
@@ -54,7 +55,7 @@ class OpenClDevice::State {
   // --- memory; thread-safe ---
 
   Expected<Piece> obtain_buffer(std::size_t bytes, cl_mem_flags flags) noexcept;
-  Expected<Piece> obtain_svm(std::size_t bytes) noexcept;
+  Expected<Piece> obtain_svm(std::size_t bytes) const noexcept;
   Expected<Piece> obtain_pinned(std::size_t bytes) noexcept;
   void give_back_buffer(cl_mem object) noexcept;
   void give_back_pinned(void* memory) noexcept;

@@ -84,7 +84,7 @@ class OpenClStress : public ::testing::TestWithParam<const char*> {
   // Nothing is waited for by the host but, now and then, so much that the driver's queue is full.
   void use_queue(OpenClDevice& device, Resource& stack, const StressQueue& own,
                  const StressQueue& next, std::uint64_t number,
-                 std::chrono::steady_clock::time_point end) {
+                 std::chrono::steady_clock::time_point end) const {
     testing::OpenClKernels kernels(device.context(), device.id());
     testing::Random random(testing::seed_or(3) + number);
     const auto wrong_of = [](const StressQueue& queue) {

@@ -13,7 +13,8 @@ class OpenClDevice::Order {};
 class OpenClDevice::Migration {};
 class OpenClDevice::Copies {};
 
-OpenClObject::~OpenClObject() = default;
+OpenClObject::~OpenClObject() =
+    default;  // NOLINT(performance-trivially-destructible): elsewhere not
 
 OpenClDevice::OpenClDevice(const Options& /*options*/) : Device(DeviceLimits{}) {
   throw DeviceAbsent("opencl", no_headers);
