@@ -48,10 +48,19 @@ class OpenClDevice::Order final : public StreamOrder {
     cl_event passed = nullptr;
     cl_int code = api.enqueue_marker(before, 0, nullptr, &passed);
     if (code != CL_SUCCESS) return answer(code);
-    code = api.enqueue_barrier(behind, 1, &passed, nullptr);
+    code = hold_back(waiter, behind, passed);
     if (code == CL_SUCCESS) code = api.flush(before);
     api.release_event(passed);
     return answer(code);
+  }
+  // In a queue out of order only a barrier for all that stands before it will do: PoCL's barrier for
+  // one event does not wait for the barriers before it, and what comes next waits for the last one
+  // alone.
+  cl_int hold_back(Stream waiter, cl_command_queue behind, cl_event passed) const noexcept {
+    const OpenClApi& api = state_.api;
+    if (!waiter.runs_out_of_order()) return api.enqueue_barrier(behind, 1, &passed, nullptr);
+    const cl_int code = api.enqueue_marker(behind, 1, &passed, nullptr);
+    return code == CL_SUCCESS ? api.enqueue_barrier(behind, 0, nullptr, nullptr) : code;
   }
   Expected<void> do_synchronize(Stream stream) noexcept override {
     const auto held = state_.hold_streams();
