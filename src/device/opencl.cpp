@@ -53,9 +53,9 @@ class OpenClDevice::Order final : public StreamOrder {
     api.release_event(passed);
     return answer(code);
   }
-  // In a queue out of order only a barrier for all that stands before it will do: PoCL's barrier for
-  // one event does not wait for the barriers before it, and what comes next waits for the last one
-  // alone.
+  // In a queue out of order only a barrier for all that stands before it will do: PoCL's barrier
+  // for one event does not wait for the barriers before it, and what comes next waits for the last
+  // one alone.
   cl_int hold_back(Stream waiter, cl_command_queue behind, cl_event passed) const noexcept {
     const OpenClApi& api = state_.api;
     if (!waiter.runs_out_of_order()) return api.enqueue_barrier(behind, 1, &passed, nullptr);
@@ -300,8 +300,8 @@ OpenClDevice::~OpenClDevice() = default;
 
 _cl_context* OpenClDevice::context_of(_cl_command_queue* queue) {
   cl_context context = nullptr;
-  const cl_int code = system_api().get_command_queue_info(queue, CL_QUEUE_CONTEXT, sizeof context,
-                                                          static_cast<void*>(&context), nullptr);
+  const cl_int code = system_api().get_command_queue_info(
+      queue, CL_QUEUE_CONTEXT, sizeof(cl_context), static_cast<void*>(&context), nullptr);
   if (code != CL_SUCCESS)
     throw std::runtime_error(std::string("opencl: clGetCommandQueueInfo failed: ") +
                              opencl_name(code));
