@@ -363,7 +363,7 @@ Expected<Device::Piece> OpenClDevice::obtain(std::size_t bytes, std::size_t alig
 void OpenClDevice::give_back(Piece piece, Stream stream) noexcept {
   if (state_->options.memory == Memory::buffer)
     return state_->give_back_buffer(static_cast<cl_mem>(piece.memory));
-  static_cast<void>(order_->synchronize(stream));
+  if (!order_->synchronize(stream)) static_cast<void>(order_->synchronize(stream));
   if (state_->options.memory == Memory::pinned) return state_->give_back_pinned(piece.memory);
   state_->api.svm_free(state_->context, piece.memory);
 }

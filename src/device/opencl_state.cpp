@@ -298,6 +298,7 @@ Expected<Device::Piece> OpenClDevice::State::obtain_svm(std::size_t bytes) const
     if (code == CL_SUCCESS) code = api.finish(own_queue);
   }
   if (code == CL_SUCCESS) return Piece{.memory = memory, .bytes = bytes, .alignment = 0};
+  api.finish(own_queue);  // the fill may stand there all the same, and addresses go at once
   api.svm_free(context, memory);
   return tl::unexpected(fail(code, bytes));
 }
