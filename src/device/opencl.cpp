@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <string>
 
 #include "cistern/core/residency.hpp"
 #include "cistern/core/size.hpp"
@@ -339,6 +340,16 @@ OpenClDevice::OpenClDevice(const OpenClApi& api, _cl_context* context, _cl_comma
 
 OpenClDevice::~OpenClDevice() = default;
 
+_cl_context* OpenClDevice::context_of(_cl_command_queue* queue) {
+  cl_context context = nullptr;
+  const cl_int code = system_api().get_command_queue_info(
+      queue, CL_QUEUE_CONTEXT, sizeof(cl_context), static_cast<void*>(&context), nullptr);
+  if (code != CL_SUCCESS)
+    throw std::runtime_error(std::string("opencl: clGetCommandQueueInfo failed: ") +
+                             opencl_name(code));
+  return context;
+}
+
 _cl_context* OpenClDevice::context() const noexcept {
   return state_->context;
 }
@@ -408,7 +419,7 @@ void OpenClDevice::give_back(Piece piece, Stream stream) noexcept {
   if (state_->options.memory == Memory::buffer) {
     state_->give_back_buffer(static_cast<cl_mem>(piece.memory));
   } else {
-    static_cast<void>(order_->synchronize(stream));
+    if (!order_->synchronize(stream)) static_cast<void>(order_->synchronize(stream));
     if (state_->options.memory == Memory::pinned) {
       state_->give_back_pinned(piece.memory);
     } else {

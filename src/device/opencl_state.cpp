@@ -118,14 +118,13 @@ OpenClDevice::State::State(const OpenClApi& entry_points, cl_context users_conte
     : api(entry_points), options(asked) {
   cl_context of_queue = nullptr;
   cl_command_queue_properties properties = 0;
-  const auto ask = [&](cl_command_queue_info key, auto& value) {
-    check_call(api.get_command_queue_info(users_queue, key, sizeof(std::decay_t<decltype(value)>),
-                                          &value, nullptr),
+  const auto ask = [&](cl_command_queue_info key, void* value, std::size_t size) {
+    check_call(api.get_command_queue_info(users_queue, key, size, value, nullptr),
                "clGetCommandQueueInfo");
   };
-  ask(CL_QUEUE_CONTEXT, of_queue);
-  ask(CL_QUEUE_PROPERTIES, properties);
-  ask(CL_QUEUE_DEVICE, id);
+  ask(CL_QUEUE_CONTEXT, static_cast<void*>(&of_queue), sizeof(cl_context));
+  ask(CL_QUEUE_PROPERTIES, &properties, sizeof properties);
+  ask(CL_QUEUE_DEVICE, static_cast<void*>(&id), sizeof(cl_device_id));
   if (of_queue != users_context)
     throw std::invalid_argument("opencl: the queue is of another context");
   if ((properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0) {
@@ -341,6 +340,7 @@ Expected<Device::Piece> OpenClDevice::State::obtain_svm(std::size_t bytes) const
     if (code == CL_SUCCESS) code = finish_own(command);
   }
   if (code == CL_SUCCESS) return Piece{.memory = memory, .bytes = bytes, .alignment = 0};
+  api.finish(own_queue);  // the fill may stand there all the same, and addresses go at once
   api.svm_free(context, memory);
   return tl::unexpected(fail(code, bytes));
 }

@@ -76,7 +76,7 @@ class OpenClDevice::State {
 
   // --- streams; thread-safe ---
 
-  Stream add_stream(cl_command_queue queue);
+  Stream add_stream(cl_command_queue added);
   void retire(Stream stream) noexcept;
   /// Empty for a stream that was retired or is no queue's.
   [[nodiscard]] OpenClQueue queue_of(Stream stream) const noexcept;

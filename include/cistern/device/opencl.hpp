@@ -95,6 +95,10 @@ class OpenClDevice final : public Device {
   OpenClDevice(const OpenClApi& api, _cl_context* context, _cl_command_queue* queue,
                const Options& options);
 
+  /// The context of a program's queue. Throws DeviceAbsent where there is no OpenCL,
+  /// std::runtime_error if it is no queue.
+  [[nodiscard]] static _cl_context* context_of(_cl_command_queue* queue);
+
   [[nodiscard]] _cl_context* context() const noexcept;
   [[nodiscard]] _cl_device_id* id() const noexcept;
   /// That of the default stream.

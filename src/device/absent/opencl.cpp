@@ -13,7 +13,8 @@ class OpenClDevice::Order {};
 class OpenClDevice::Migration {};
 class OpenClDevice::Copies {};
 
-OpenClObject::~OpenClObject() = default;
+OpenClObject::~OpenClObject() =
+    default;  // NOLINT(performance-trivially-destructible): elsewhere not
 
 OpenClDevice::OpenClDevice(const Options& /*options*/) : Device(DeviceLimits{}) {
   throw DeviceAbsent("opencl", no_headers);
@@ -28,6 +29,9 @@ OpenClDevice::OpenClDevice(const OpenClApi& /*api*/, _cl_context* /*context*/,
     : OpenClDevice(options) {}
 OpenClDevice::~OpenClDevice() = default;
 
+_cl_context* OpenClDevice::context_of(_cl_command_queue* /*queue*/) {
+  throw DeviceAbsent("opencl", no_headers);
+}
 _cl_context* OpenClDevice::context() const noexcept {
   return nullptr;
 }
