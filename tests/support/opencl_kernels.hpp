@@ -123,7 +123,7 @@ class OpenClKernels {
   }
   template <class Memory>
   void check(cl_command_queue queue, Memory memory, cl_uint seed, std::size_t bytes) {
-    check_kernel_call(api().set_kernel_arg(check_, 3, sizeof wrong_, &wrong_), "clSetKernelArg");
+    check_kernel_call(api().set_kernel_arg(check_, 3, sizeof(cl_mem), &wrong_), "clSetKernelArg");
     launch(queue, check_, memory, seed, bytes);
   }
 
@@ -141,7 +141,7 @@ class OpenClKernels {
 
   void launch(cl_command_queue queue, cl_kernel kernel, cl_mem memory, cl_uint seed,
               std::size_t bytes) const {
-    check_kernel_call(api().set_kernel_arg(kernel, 0, sizeof memory, &memory), "clSetKernelArg");
+    check_kernel_call(api().set_kernel_arg(kernel, 0, sizeof(cl_mem), &memory), "clSetKernelArg");
     run(queue, kernel, seed, bytes);
   }
   void launch(cl_command_queue queue, cl_kernel kernel, void* memory, cl_uint seed,
