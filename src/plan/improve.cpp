@@ -13,8 +13,8 @@ namespace {
 constexpr std::uint64_t most_conflicts = 1'000'000;  // of a part that is searched; 8 MiB of them
 constexpr std::uint64_t first_rounds = 24;           // of the greedy rule, before the first search
 constexpr std::uint64_t searching = 7;               // times as long as with the greedy rule
-constexpr std::uint64_t dead_ends = 100;             // that end an attempt, at least
-constexpr double noise = 0.6;                        // of a plain order
+constexpr std::uint64_t least_dead_ends = 100;       // that end an attempt, at least
+constexpr double plain_noise = 0.6;                  // of a plain order
 
 /// The sequence 1 1 2 1 1 2 4 1 1 2 1 1 2 4 8 ...: within a logarithmic factor of the best limit
 /// for a search that is started over and over (M. Luby, A. Sinclair, D. Zuckerman, "Optimal Speedup
@@ -101,19 +101,19 @@ void Improver::pack(std::size_t target, Effort& effort) {
     case 0:
     case 2: {
       Priorities& plain = plain_[plain_turns_ % plain_.size()];
-      if (plain_turns_ >= plain_.size()) plain.shuffle(noise, random_);
-      attempt(target, plain, dead_ends * luby(++plain_turns_), effort);
+      if (plain_turns_ >= plain_.size()) plain.shuffle(plain_noise, random_);
+      attempt(target, plain, least_dead_ends * luby(++plain_turns_), effort);
       break;
     }
     case 1:
     case 3:
-      attempt(target, stuck_, dead_ends * luby(++stuck_turns_), effort);
+      attempt(target, stuck_, least_dead_ends * luby(++stuck_turns_), effort);
       stuck_.raise(packing_->trouble(), random_);
       break;
     default:
       ++way_turns_;
       attempt(target + quarters_above(target, way_turns_ % 3 + 1), on_the_way_,
-              dead_ends * luby(way_turns_), effort);
+              least_dead_ends * luby(way_turns_), effort);
       on_the_way_.raise(packing_->trouble(), random_);
       break;
   }
@@ -124,7 +124,7 @@ void Improver::descend(std::size_t target, Effort& effort) {
   const std::size_t before = peak_;
   const std::size_t favour = (descents_ + vain_descents_ / ways_down) % plain_.size();
   attempt(target + quarters_above(target, quarters[vain_descents_ % ways_down]), plain_[favour],
-          dead_ends, effort);
+          least_dead_ends, effort);
   if (peak_ < before) {
     descents_ = favour;
     vain_descents_ = 0;

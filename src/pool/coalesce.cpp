@@ -137,8 +137,10 @@ bool Coalesce::deallocate(const Block& block, Stream stream) noexcept {
       auto* chunk = static_cast<Chunk*>(block.node);
       chunk->end_life();
       stats_.count_free(chunk->requested, chunk->bytes);
-      handover_.end_uses(*chunk, stream);
-      parts_.put(chunk, stream);
+      const bool goes_home = options_.streams == StreamSharing::separate;
+      const Stream home = goes_home ? chunk->stream : stream;
+      handover_.end_uses(*chunk, home);
+      parts_.put(chunk, handover_.make_ready(stream, home) ? home : stream);
       stats_.cached.move_to(parts_.idle_bytes());
       if (parts_.idle_bytes() > max_idle_) release_idle(max_idle_, leaving);
       over = is_over();

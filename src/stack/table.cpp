@@ -190,7 +190,8 @@ StageEntry coalesce() {
       .takes("streams", &Options::streams,
              one_of<StreamSharing>(
                  {{"shared", StreamSharing::shared}, {"separate", StreamSharing::separate}}),
-             "whether a stream may take what another one freed, if it has no hole of its own")
+             "whether a stream may take what another one freed, if it has no hole of its own; or "
+             "memory stays its stream's, wherever it is freed")
       .takes("borrow", &Options::borrow, boolean(),
              "a request that the device refuses may be served from another class")
       .takes("idle_ratio", &Options::idle_ratio, or_none(ratio(), Coalesce::no_ratio),

@@ -6,6 +6,7 @@
 
 #include "cistern/core/size.hpp"
 #include "cistern/device/simulated.hpp"
+#include "cistern/device/simulated_queues.hpp"
 #include "cistern/pool/coalesce.hpp"
 #include "support/coalesces.hpp"
 #include "support/ledger.hpp"
@@ -201,6 +202,26 @@ TEST(CoalesceStreams, SeparateStreamsFindTheirHolesWhateverOthersDo) {
     pool->deallocate(other, stream_two);
   }
   EXPECT_EQ(pool->stats().device_allocations, 2U);
+}
+
+TEST(CoalesceStreams, MemoryOfASeparateStreamComesHomeWhereverItIsFreed) {
+  const auto device = make<SimulatedDevice>(SimulatedDevice::Options{.queues = true});
+  const auto pool = make<Coalesce>(device, Coalesce::Options{.classes = {{}},
+                                                             .streams = StreamSharing::separate,
+                                                             .idle_ratio = Coalesce::no_ratio});
+  for (int turn = 0; turn < 5; ++turn) {
+    const Block block = pool->allocate({.bytes = 1_MiB, .stream = stream_one});
+    device->queues()->launch(stream_one, {{.block = block}});
+    device->queues()->wait_as_program(stream_two, stream_one);
+    device->queues()->launch(stream_two, {{.block = block}});
+    pool->deallocate(block, stream_two);
+  }
+  EXPECT_EQ(pool->stats().device_allocations, 1U);
+  EXPECT_EQ(device->queues()->waits(), 5U);
+  EXPECT_EQ(device->validate(), "");
+  pool->trim();
+  EXPECT_EQ(pool->validate(), "");
+  testing::expect_nothing_held(*pool);
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ enum class Growth : std::uint8_t {
 
 enum class StreamSharing : std::uint8_t {
   shared,    // a stream's own holes first, then those of the others
-  separate,  // no stream is ever given what another one freed, until regions go back upstream
+  separate,  // a stream's memory is its own, wherever it is freed, until regions go back upstream
 };
 
 class Coalesce final : public Pool, public RestorablePool {
