@@ -21,7 +21,7 @@ namespace cistern {
 namespace {
 
 using namespace literals;
-using Memory = OpenClDevice::Memory;
+using OpenClKind = OpenClDevice::Memory;
 
 /// With a device whose calls are counted and fail on demand.
 class OpenClTest : public ::testing::Test {
@@ -35,7 +35,7 @@ class OpenClTest : public ::testing::Test {
     if (!calls_) return;
     EXPECT_EQ(calls_->live(), 0) << "what OpenCL gave is let go of";
   }
-  Ref<OpenClDevice> device(Memory memory = Memory::buffer) {
+  Ref<OpenClDevice> device(OpenClKind memory = OpenClKind::buffer) {
     return make<OpenClDevice>(calls_->api(), OpenClDevice::Options{.memory = memory});
   }
   static void write(OpenClDevice& device, const Block& block, char value, Stream stream = {}) {
@@ -51,14 +51,14 @@ class OpenClTest : public ::testing::Test {
   std::optional<testing::OpenClCalls> calls_;
 };
 
-class OpenClMemory : public OpenClTest, public ::testing::WithParamInterface<Memory> {};
+class OpenClMemory : public OpenClTest, public ::testing::WithParamInterface<OpenClKind> {};
 
 INSTANTIATE_TEST_SUITE_P(Kinds, OpenClMemory,
-                         ::testing::Values(Memory::buffer, Memory::svm, Memory::pinned),
+                         ::testing::Values(OpenClKind::buffer, OpenClKind::svm, OpenClKind::pinned),
                          [](const auto& kind) -> std::string {
-                           return kind.param == Memory::buffer ? "buffer"
-                                  : kind.param == Memory::svm  ? "svm"
-                                                               : "pinned";
+                           return kind.param == OpenClKind::buffer ? "buffer"
+                                  : kind.param == OpenClKind::svm  ? "svm"
+                                                                   : "pinned";
                          });
 
 TEST_P(OpenClMemory, BlocksKeepWhatIsWritten) {
@@ -222,7 +222,7 @@ TEST_F(OpenClTest, TheRootIsGivenWhereABlockIsAllOfIt) {
     EXPECT_EQ(static_cast<void*>(object->get()), block.memory);
   }
   opened->deallocate(block);
-  EXPECT_EQ(device(Memory::pinned)->object(block).error().code, Errc::unsupported);
+  EXPECT_EQ(device(OpenClKind::pinned)->object(block).error().code, Errc::unsupported);
 }
 
 TEST_F(OpenClTest, TheProgramsQueuesMayBeReleasedEarly) {
@@ -294,7 +294,7 @@ TEST_F(OpenClTest, ResidencyMigrates) {
   stack->deallocate(block);
   stack->trim();
   EXPECT_EQ(opened->stats().resident.current, 0U);
-  EXPECT_EQ(device(Memory::pinned)->residency(), nullptr);
+  EXPECT_EQ(device(OpenClKind::pinned)->residency(), nullptr);
 }
 
 TEST_F(OpenClTest, WhatIsNotThereIsSaid) {
