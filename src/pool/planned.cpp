@@ -30,8 +30,10 @@ Planned::Planned(Ref<Resource> upstream, const Options& options)
 Expected<Block> Planned::seek(const Request& request, Until until) noexcept {
   if (request.bytes == 0) return Block{};
   const Expected<void> entered = enter(request.bytes);
-  if (entered && until == Until::freed) has_held_ = true;
-  last_asked_ = request.stream;
+  if (entered) {
+    has_held_ = has_held_ || until == Until::freed;
+    last_asked_ = request.stream;
+  }
   Expected<Block> block = !entered                  ? tl::unexpected(entered.error())
                           : mode_ == Mode::in_order ? seek_in_order(request, until)
                           : mode_ == Mode::by_search

@@ -97,7 +97,7 @@ TEST(First, TakesTheFirstThatIsPresentWithOneWarning) {
     EXPECT_TRUE(reports.all()[0].starts_with(
         "first takes host: there is no cuda device: this version of cistern has none for CUDA "
         "GPUs; there is no opencl device: "))
-        << reports.all()[0];
+        << testing::CaughtReports::all()[0];
   }
   const testing::CaughtReports reports;
   EXPECT_TRUE(is<HostDevice>(*open("first(host, cuda)")));
