@@ -1,6 +1,7 @@
 // Writes the events of a program that is made up: what it allocates, frees and begins anew.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <utility>
@@ -34,8 +35,8 @@ class Script {
   }
   /// The last first, as scopes end.
   void free_all(const Blocks& blocks, std::uint64_t stream) {
-    for (auto block = blocks.rbegin(); block != blocks.rend(); ++block)
-      free(*block, stream);
+    for (std::size_t i = blocks.size(); i-- > 0;)
+      free(blocks[i], stream);
   }
   /// Blocks that live for some work alone.
   void use(const std::vector<std::uint64_t>& sizes, std::uint64_t stream) {
