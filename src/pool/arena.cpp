@@ -400,10 +400,6 @@ Sum Arena::sum_of(const Node& record) const noexcept {
   return {.blocks = 1, .requested = below.requested, .granted = below.bytes};
 }
 
-Block Arena::below(const Node& record) const noexcept {
-  return is_taken(record) ? chunk_ : static_cast<const Passed&>(record).below;
-}
-
 Sum Arena::unsettled_grants() const noexcept {
   Sum sum = taken();
   sum -= settled_.read();

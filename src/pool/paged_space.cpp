@@ -54,12 +54,10 @@ std::size_t PagedSpace::mapped_between(const PagedRange& range, std::uintptr_t s
   return range.mapped.count(pages_between(range, start, end));
 }
 
-PagedSpace::Pages PagedSpace::as_pages(PagedRange& range, PageMap::Run run,
-                                       Stream stream) const noexcept {
+PagedSpace::Pages PagedSpace::as_pages(PagedRange& range, PageMap::Run run) const noexcept {
   return {.range = &range,
           .start = range.addresses.start + run.first * page_,
-          .bytes = run.count * page_,
-          .stream = stream};
+          .bytes = run.count * page_};
 }
 
 // --- Placement. ---
@@ -169,7 +167,6 @@ void PagedSpace::remove_hole(PagedChunk& hole) noexcept {
 PagedChunk* PagedSpace::split_off(PagedChunk& chunk, std::uintptr_t at, PagedChunk& rest) noexcept {
   rest.start = at;
   rest.bytes = chunk.end() - at;
-  rest.stream = chunk.stream;
   rest.range = chunk.range;
   rest.before = &chunk;
   rest.after = std::exchange(chunk.after, &rest);
@@ -198,7 +195,6 @@ bool PagedSpace::add(const AddressRange& addresses) noexcept {
   }
   hole->start = address_of(addresses.start);
   hole->bytes = addresses.bytes;
-  hole->stream = {};
   hole->range = ranges_.back().get();
   hole->before = nullptr;
   hole->after = nullptr;
@@ -271,12 +267,10 @@ void PagedSpace::release(PagedChunk& block) noexcept {
     absorb_next(*hole);
   }
   if (is_hole(hole->before) && !hole->before->is_room) {
-    const Stream stream = hole->stream;
     hole = hole->before;
     idle += hole->idle_pages;
     remove_hole(*hole);
     absorb_next(*hole);
-    hole->stream = stream;
   }
   idle += mapped_between(*hole->range, std::max(first, page_up(hole->start)),
                          std::min(last, page_down(hole->end())));
@@ -338,7 +332,7 @@ void PagedSpace::shorten(PagedChunk& block, std::size_t less) noexcept {
 
 PagedSpace::Pages PagedSpace::unmapped_of(const PagedChunk& block) const noexcept {
   PagedRange& range = *block.range;
-  return as_pages(range, range.mapped.find(pages_of(block), false), block.stream);
+  return as_pages(range, range.mapped.find(pages_of(block), false));
 }
 
 std::size_t PagedSpace::unmapped_pages_of(const PagedChunk& block) const noexcept {
@@ -360,7 +354,7 @@ PagedSpace::Pages PagedSpace::take_idle(std::size_t most) noexcept {
   hole->idle_pages -= run.count;
   idle_ -= run.count;
   if (hole->idle_pages == 0) with_idle_pages_.remove(hole);
-  return as_pages(*hole->range, run, hole->stream);
+  return as_pages(*hole->range, run);
 }
 
 // --- Laws. ---

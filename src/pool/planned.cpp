@@ -687,11 +687,6 @@ Sum Planned::sum_of(const Node& record) const noexcept {
   return {.blocks = 1, .requested = step.requested.read(), .granted = step.granted};
 }
 
-Block Planned::below(const Node& record) const noexcept {
-  if (is_passed(record)) return static_cast<const Passed&>(record).below;
-  return laid_of(static_cast<const PlanStep&>(record)).slab;
-}
-
 const Planned::Laid& Planned::laid_of(const PlanStep& step) const noexcept {
   const auto owns = [&](const Laid& laid) { return laid.plan->has(step); };
   const auto found = std::ranges::find_if(retired_, owns);

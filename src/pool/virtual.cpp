@@ -132,7 +132,6 @@ bool Virtual::deallocate(const Block& block, Stream stream) noexcept {
     accepted = block.node->names(block, this);
     if (accepted) {
       auto& chunk = static_cast<PagedChunk&>(*block.node);
-      chunk.stream = stream;
       handover_.end_uses(chunk, stream);
       idle_order_.note_free(stream);
       stats_.count_free(chunk.requested, chunk.bytes);

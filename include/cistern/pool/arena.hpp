@@ -203,7 +203,6 @@ class Arena final : public OwnedPool {
   [[nodiscard]] bool names(const Block& block) const noexcept override;
   [[nodiscard]] RemoteFree& remote_free(Node& record) const noexcept override;
   [[nodiscard]] Sum sum_of(const Node& record) const noexcept override;
-  [[nodiscard]] Block below(const Node& record) const noexcept override;
   [[nodiscard]] Sum unsettled_grants() const noexcept override;
   void set_settled() noexcept override;
   void take_back(Node& record, Stream stream) noexcept override;

@@ -141,8 +141,6 @@ class OwnedPool : public Pool {
   [[nodiscard]] virtual RemoteFree& remote_free(Node& record) const noexcept = 0;
   /// Of a live record. Any thread.
   [[nodiscard]] virtual Sum sum_of(const Node& record) const noexcept = 0;
-  /// What the block is a part of, as the upstream handed it out.
-  [[nodiscard]] virtual Block below(const Node& record) const noexcept = 0;
 
   /// What was granted, and what was freed before that, since `set_settled`: fast paths do not
   /// count.

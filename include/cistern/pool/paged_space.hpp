@@ -32,7 +32,7 @@ struct PagedChunk : Node {
   std::size_t bytes = 0;
   std::size_t requested = 0;   // of a block
   std::size_t idle_pages = 0;  // of a hole: those that are mapped though nothing lives there
-  Stream stream;               // of the last use
+  Stream stream;               // of a block: the one it was requested for
   PagedRange* range = nullptr;
   PagedChunk* before = nullptr;  // by address
   PagedChunk* after = nullptr;
@@ -61,7 +61,6 @@ class PagedSpace {
     PagedRange* range = nullptr;
     std::byte* start = nullptr;
     std::size_t bytes = 0;
-    Stream stream;  // of their last use
 
     [[nodiscard]] bool empty() const noexcept { return bytes == 0; }
   };
@@ -153,7 +152,7 @@ class PagedSpace {
   [[nodiscard]] PageMap::Run pages_of(const PagedChunk& block) const noexcept;
   [[nodiscard]] PageMap::Run pages_between(const PagedRange& range, std::uintptr_t start,
                                            std::uintptr_t end) const noexcept;
-  [[nodiscard]] Pages as_pages(PagedRange& range, PageMap::Run run, Stream stream) const noexcept;
+  [[nodiscard]] Pages as_pages(PagedRange& range, PageMap::Run run) const noexcept;
   [[nodiscard]] std::size_t mapped_between(const PagedRange& range, std::uintptr_t start,
                                            std::uintptr_t end) const noexcept;
 
