@@ -14,9 +14,8 @@ void IdleOrder::note_free(Stream stream) noexcept {
 }
 
 bool IdleOrder::make_ready(Stream stream) noexcept {
-  if (order_ == nullptr) return true;
   for (const Stream& last : freed_on()) {
-    if (StreamOrder::needs_wait(last, stream) && !order_->wait(stream, last)) return false;
+    if (!cistern::make_ready(order_, last, stream)) return false;
   }
   freed_on_.front() = stream;
   size_ = 1;

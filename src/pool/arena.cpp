@@ -196,8 +196,7 @@ void Arena::take_back(Node& record, Stream stream) noexcept {
 
 // What is used again of the chunk is used on its stream.
 void Arena::take_back_taken(Taken& record, Stream stream) noexcept {
-  end_uses(record, stream_);
-  hand_over(stream, stream_);
+  come_home(record, stream, stream_);
   const Sum sum = sum_of(record);
   count_free(sum);
   record.end_life();

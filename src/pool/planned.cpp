@@ -254,9 +254,9 @@ void Planned::take_back(Node& record, Stream stream) noexcept {
 }
 
 void Planned::take_back_step(PlanStep& step, Stream stream) noexcept {
-  end_uses(step, laid_of(step).stream);
-  hand_over(stream, laid_of(step).stream);
-  const bool is_of_plan = laid_.plan != nullptr && laid_.plan->has(step);
+  const Laid& laid = laid_of(step);
+  const bool is_of_plan = &laid == &laid_;
+  come_home(step, stream, laid.stream);
   if (is_of_plan && mode_ == Mode::in_order) {
     if (next_free_.read() != last_free_ && *next_free_.read() == &step) {
       freed_requested_.rise(step.requested.read());
@@ -688,9 +688,9 @@ Sum Planned::sum_of(const Node& record) const noexcept {
 }
 
 const Planned::Laid& Planned::laid_of(const PlanStep& step) const noexcept {
+  if (laid_.plan != nullptr && laid_.plan->has(step)) return laid_;
   const auto owns = [&](const Laid& laid) { return laid.plan->has(step); };
-  const auto found = std::ranges::find_if(retired_, owns);
-  return found != retired_.end() ? *found : laid_;
+  return *std::ranges::find_if(retired_, owns);
 }
 
 // --- Figures. ---

@@ -4,6 +4,7 @@
 #include <array>
 #include <new>
 #include <span>
+#include <utility>
 
 #include "cistern/core/size.hpp"
 
@@ -278,7 +279,7 @@ bool Suballocator::merge_streams(Stream stream) noexcept {
     if (hole.stream.id == stream.id) return true;
     const auto known = std::span(waited).first(std::min(waits, waited.size()));
     if (std::ranges::find(known, hole.stream.id) != known.end()) return true;
-    if (!make_wait(stream, hole.stream)) return false;
+    if (!make_ready(options_.order, hole.stream, stream)) return false;
     waited[waits++ % waited.size()] = hole.stream.id;
     return true;
   };
@@ -289,10 +290,6 @@ bool Suballocator::merge_streams(Stream stream) noexcept {
     }
   });
   return has_merged;
-}
-
-bool Suballocator::make_wait(Stream waiter, Stream on) const noexcept {
-  return options_.order == nullptr || waiter.id == on.id || options_.order->wait(waiter, on);
 }
 
 /// Both become `stream`'s.
@@ -317,17 +314,18 @@ Chunk* Suballocator::hole_of(Region& region) noexcept {
   while (hole->end() < region.end()) {
     Chunk& after = *hole->after;
     if (hole->start < region.start) {
-      if (!make_wait(after.stream, hole->stream)) return nullptr;
+      if (!make_ready(options_.order, hole->stream, after.stream)) return nullptr;
       move_seam(*hole, region.start);
       hole = &after;
     } else if (after.end() > region.end()) {
-      if (!make_wait(hole->stream, after.stream)) return nullptr;
+      if (!make_ready(options_.order, after.stream, hole->stream)) return nullptr;
       move_seam(*hole, region.end());
     } else {
-      const bool is_larger = hole->bytes >= after.bytes;
-      const Stream waiter = is_larger ? hole->stream : after.stream;
-      if (!make_wait(waiter, is_larger ? after.stream : hole->stream)) return nullptr;
-      absorb_hole_after(*hole, waiter);
+      const auto [of_larger, of_smaller] = hole->bytes >= after.bytes
+                                               ? std::pair(hole->stream, after.stream)
+                                               : std::pair(after.stream, hole->stream);
+      if (!make_ready(options_.order, of_smaller, of_larger)) return nullptr;
+      absorb_hole_after(*hole, of_larger);
     }
   }
   return hole;

@@ -24,7 +24,7 @@ class Handover {
 
   /// The same after `next` was made to wait, where it has to: false if it cannot be.
   [[nodiscard]] bool make_ready(Stream last, Stream next) const noexcept {
-    return is_ready(last, next) || order_->wait(next, last).has_value();
+    return cistern::make_ready(order_, last, next);
   }
 
   /// Notes that a live block is used on `stream` as well. False if the host has no memory to.

@@ -56,4 +56,11 @@ class StreamOrder {
   virtual void do_retire(Stream stream) noexcept = 0;
 };
 
+/// Memory that was last used on `last` goes to `next`, which is made to wait where it has to: false
+/// if it cannot be. Without queues `order` is null, and nothing need wait.
+[[nodiscard]] inline bool make_ready(StreamOrder* order, Stream last, Stream next) noexcept {
+  return order == nullptr || !StreamOrder::needs_wait(last, next) ||
+         order->wait(next, last).has_value();
+}
+
 }  // namespace cistern

@@ -181,10 +181,11 @@ class OwnedPool : public Pool {
   [[nodiscard]] bool is_ready(Stream last, Stream next) const noexcept {
     return handover_.is_ready(last, next);
   }
-  /// Memory that `last` used goes to `next`, which waits for it. (If it cannot, the device has
-  /// failed.)
-  void hand_over(Stream last, Stream next) const noexcept {
-    static_cast<void>(handover_.make_ready(last, next));
+  /// A block is freed on `freed_on` whose memory is used again on `home`: that waits for all
+  /// streams that have used it. (If it cannot, the device has failed.)
+  void come_home(const Node& record, Stream freed_on, Stream home) noexcept {
+    end_uses(record, home);
+    static_cast<void>(handover_.make_ready(freed_on, home));
   }
 
   // --- the slow path's parts ---

@@ -211,6 +211,7 @@ class Planned final : public OwnedPool {
   void each_live_step(const Laid& laid, Visit&& visit) const;
   template <class Visit>
   void each_live_step(Visit&& visit) const;
+  // The step's block is live.
   [[nodiscard]] const Laid& laid_of(const PlanStep& step) const noexcept;
   [[nodiscard]] Sum live_in(const Laid& laid) const noexcept;
   [[nodiscard]] std::size_t trimmable_slab() const noexcept;

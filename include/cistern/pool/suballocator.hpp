@@ -210,7 +210,6 @@ class Suballocator {
   void count_block(const Chunk& block) noexcept;
   void discount_block(const Chunk& block) noexcept;
   void absorb_hole_after(Chunk& hole, Stream stream) noexcept;
-  [[nodiscard]] bool make_wait(Stream waiter, Stream on) const noexcept;
   void move_seam(Chunk& hole, std::uintptr_t to) noexcept;
   void file_anew(Chunk* chunk) noexcept;
   void count_seams(const Chunk* hole, bool is_inserted) noexcept;
