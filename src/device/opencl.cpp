@@ -132,10 +132,8 @@ class OpenClDevice::Copies final : public Transfer {
         case Memory::pinned:
           break;
       }
-      const cl_int code = state_.api.finish(queue);
-      if (code == CL_SUCCESS)
-        std::memcpy(address(to, to_offset), address(from, from_offset), bytes);
-      return code;
+      return on_host(
+          queue, [&] { std::memcpy(address(to, to_offset), address(from, from_offset), bytes); });
     });
   }
 
@@ -154,9 +152,8 @@ class OpenClDevice::Copies final : public Transfer {
         case Memory::pinned:
           break;
       }
-      const cl_int code = state_.api.finish(queue);
-      if (code == CL_SUCCESS) std::memset(address(to, offset), std::to_integer<int>(value), bytes);
-      return code;
+      return on_host(queue,
+                     [&] { std::memset(address(to, offset), std::to_integer<int>(value), bytes); });
     });
   }
 
@@ -166,9 +163,7 @@ class OpenClDevice::Copies final : public Transfer {
     if (from.empty()) return {};
     return enqueue(stream, [&](cl_command_queue queue) {
       if (state_.options.memory == Memory::pinned) {
-        const cl_int code = state_.api.finish(queue);
-        if (code == CL_SUCCESS) std::memcpy(address(to, offset), from.data(), from.size());
-        return code;
+        return on_host(queue, [&] { std::memcpy(address(to, offset), from.data(), from.size()); });
       }
       cl_int code = CL_SUCCESS;
       while (code == CL_SUCCESS && !from.empty()) {
@@ -203,9 +198,7 @@ class OpenClDevice::Copies final : public Transfer {
         case Memory::pinned:
           break;
       }
-      const cl_int code = state_.api.finish(queue);
-      if (code == CL_SUCCESS) std::memcpy(to.data(), address(from, offset), to.size());
-      return code;
+      return on_host(queue, [&] { std::memcpy(to.data(), address(from, offset), to.size()); });
     });
   }
 
@@ -238,6 +231,13 @@ class OpenClDevice::Copies final : public Transfer {
     if (code == CL_SUCCESS) code = call(queue.get());
     if (code == CL_SUCCESS) code = stand_apart(queue.get(), stream);
     return State::answer(code);
+  }
+  /// Of memory that the host can address: once the queue is done, by itself.
+  template <class Work>
+  cl_int on_host(cl_command_queue queue, Work&& work) const noexcept {
+    const cl_int code = state_.api.finish(queue);
+    if (code == CL_SUCCESS) work();
+    return code;
   }
   cl_int stand_apart(cl_command_queue queue, Stream stream) const noexcept {
     if (!stream.runs_out_of_order()) return CL_SUCCESS;
@@ -341,13 +341,7 @@ OpenClDevice::OpenClDevice(const OpenClApi& api, _cl_context* context, _cl_comma
 OpenClDevice::~OpenClDevice() = default;
 
 _cl_context* OpenClDevice::context_of(_cl_command_queue* queue) {
-  cl_context context = nullptr;
-  const cl_int code = system_api().get_command_queue_info(
-      queue, CL_QUEUE_CONTEXT, sizeof(cl_context), static_cast<void*>(&context), nullptr);
-  if (code != CL_SUCCESS)
-    throw std::runtime_error(std::string("opencl: clGetCommandQueueInfo failed: ") +
-                             opencl_name(code));
-  return context;
+  return queue_value<cl_context>(system_api(), queue, CL_QUEUE_CONTEXT);
 }
 
 _cl_context* OpenClDevice::context() const noexcept {
@@ -430,7 +424,8 @@ void OpenClDevice::give_back(Piece piece, Stream stream) noexcept {
 }
 
 std::string OpenClDevice::validate() const {
-  if (state_->kept_sub_buffers() > 4096) return "opencl: the sub-buffers that are kept are bounded";
+  if (state_->kept_sub_buffers() > State::most_sub_buffers)
+    return "opencl: the sub-buffers that are kept are bounded";
   return Device::validate();
 }
 

@@ -1,5 +1,7 @@
 #include "device/opencl_api.hpp"
 
+#include <stdexcept>
+
 #include <dlfcn.h>
 
 namespace cistern {
@@ -156,6 +158,11 @@ const OpenClApi* OpenClApi::system(std::string& why) {
   if (loaded.why_not.empty()) return &loaded.api;
   why = loaded.why_not;
   return nullptr;
+}
+
+void check_opencl(cl_int code, const char* call) {
+  if (code != CL_SUCCESS)
+    throw std::runtime_error(std::string("opencl: ") + call + " failed: " + opencl_name(code));
 }
 
 const char* opencl_name(cl_int code) noexcept {

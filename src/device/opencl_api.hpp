@@ -53,6 +53,19 @@ struct OpenClApi {
   static const OpenClApi* system(std::string& why);
 };
 
+/// Throws std::runtime_error, which names the call and the error, if `code` is one.
+void check_opencl(cl_int code, const char* call);
+
+/// What a queue says of itself. Throws as above.
+template <class T>
+T queue_value(const OpenClApi& api, cl_command_queue queue, cl_command_queue_info key) {
+  T value{};
+  check_opencl(
+      api.get_command_queue_info(queue, key, sizeof(T), static_cast<void*>(&value), nullptr),
+      "clGetCommandQueueInfo");
+  return value;
+}
+
 /// "CL_OUT_OF_RESOURCES" for -5, and so on: a literal.
 const char* opencl_name(cl_int code) noexcept;
 

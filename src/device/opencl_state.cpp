@@ -11,11 +11,6 @@
 namespace cistern {
 namespace {
 
-void check_call(cl_int code, const char* call) {
-  if (code != CL_SUCCESS)
-    throw std::runtime_error(std::string("opencl: ") + call + " failed: " + opencl_name(code));
-}
-
 template <class Get>
 std::string read_text(Get&& get) {
   std::size_t size = 0;
@@ -49,7 +44,7 @@ std::vector<cl_platform_id> platforms_of(const OpenClApi& api) {
   cl_uint count = 0;
   if (api.get_platform_ids(0, nullptr, &count) != CL_SUCCESS || count == 0) return {};
   std::vector<cl_platform_id> platforms(count);
-  check_call(api.get_platform_ids(count, platforms.data(), nullptr), "clGetPlatformIDs");
+  check_opencl(api.get_platform_ids(count, platforms.data(), nullptr), "clGetPlatformIDs");
   return platforms;
 }
 
@@ -58,9 +53,33 @@ std::vector<cl_device_id> devices_of(const OpenClApi& api, cl_platform_id platfo
   const cl_int found = api.get_device_ids(platform, CL_DEVICE_TYPE_ALL, 0, nullptr, &count);
   if (found != CL_SUCCESS || count == 0) return {};
   std::vector<cl_device_id> devices(count);
-  check_call(api.get_device_ids(platform, CL_DEVICE_TYPE_ALL, count, devices.data(), nullptr),
-             "clGetDeviceIDs");
+  check_opencl(api.get_device_ids(platform, CL_DEVICE_TYPE_ALL, count, devices.data(), nullptr),
+               "clGetDeviceIDs");
   return devices;
+}
+
+/// A device, where it was found.
+struct Place {
+  cl_platform_id platform = nullptr;
+  std::size_t platform_number = 0;
+  cl_device_id device = nullptr;
+  std::size_t device_number = 0;  // of the platform
+};
+
+std::vector<Place> all_devices(const OpenClApi& api) {
+  std::vector<Place> places;
+  Place place;
+  for (const cl_platform_id platform : platforms_of(api)) {
+    place.platform = platform;
+    place.device_number = 0;
+    for (const cl_device_id device : devices_of(api, platform)) {
+      place.device = device;
+      places.push_back(place);
+      ++place.device_number;
+    }
+    ++place.platform_number;
+  }
+  return places;
 }
 
 /// Of a machine without one.
@@ -104,7 +123,7 @@ OpenClDevice::State::State(const OpenClApi& entry_points, const Options& asked)
   try {
     cl_int code = CL_SUCCESS;
     context = api.create_context(nullptr, 1, &id, nullptr, nullptr, &code);
-    check_call(code, "clCreateContext");
+    check_opencl(code, "clCreateContext");
     make_queue(queue);
     make_queue(own_queue);
   } catch (...) {
@@ -116,26 +135,17 @@ OpenClDevice::State::State(const OpenClApi& entry_points, const Options& asked)
 OpenClDevice::State::State(const OpenClApi& entry_points, cl_context users_context,
                            cl_command_queue users_queue, const Options& asked)
     : api(entry_points), options(asked) {
-  cl_context of_queue = nullptr;
-  cl_command_queue_properties properties = 0;
-  const auto ask = [&](cl_command_queue_info key, void* value, std::size_t size) {
-    check_call(api.get_command_queue_info(users_queue, key, size, value, nullptr),
-               "clGetCommandQueueInfo");
-  };
-  ask(CL_QUEUE_CONTEXT, static_cast<void*>(&of_queue), sizeof(cl_context));
-  ask(CL_QUEUE_PROPERTIES, &properties, sizeof properties);
-  ask(CL_QUEUE_DEVICE, static_cast<void*>(&id), sizeof(cl_device_id));
-  if (of_queue != users_context)
-    throw std::invalid_argument("opencl: the queue is of another context");
-  if ((properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0) {
+  require_context(users_queue, users_context);
+  if (runs_out_of_order(users_queue)) {
     throw std::invalid_argument(
         "opencl: the queue of a device runs in order; hand one that does not to stream()");
   }
+  id = queue_value<cl_device_id>(api, users_queue, CL_QUEUE_DEVICE);
   read_device();
   try {
-    check_call(api.retain_context(users_context), "clRetainContext");
+    check_opencl(api.retain_context(users_context), "clRetainContext");
     context = users_context;
-    check_call(api.retain_command_queue(users_queue), "clRetainCommandQueue");
+    check_opencl(api.retain_command_queue(users_queue), "clRetainCommandQueue");
     queue = users_queue;
     make_queue(own_queue);
   } catch (...) {
@@ -160,19 +170,15 @@ void OpenClDevice::State::close() noexcept {
 
 void OpenClDevice::State::find_device() {
   std::string seen;
-  std::size_t platform_number = 0;
-  for (const cl_platform_id platform : platforms_of(api)) {
-    const std::string platform_name = platform_text(api, platform, CL_PLATFORM_NAME);
-    const bool is_asked = is_meant(options.platform, platform_number++, platform_name);
-    std::size_t number = 0;
-    for (const cl_device_id device : devices_of(api, platform)) {
-      const std::string name = device_text(api, device, CL_DEVICE_NAME);
-      if (is_asked && is_meant(options.device, number++, name)) {
-        id = device;
-        return;
-      }
-      seen += (seen.empty() ? "" : ", ") + name + " of " + platform_name;
+  for (const Place& place : all_devices(api)) {
+    const std::string platform = platform_text(api, place.platform, CL_PLATFORM_NAME);
+    const std::string name = device_text(api, place.device, CL_DEVICE_NAME);
+    if (is_meant(options.platform, place.platform_number, platform) &&
+        is_meant(options.device, place.device_number, name)) {
+      id = place.device;
+      return;
     }
+    seen += (seen.empty() ? "" : ", ") + name + " of " + platform;
   }
   throw DeviceAbsent(
       "opencl", seen.empty() ? why_no_device(api) : "none is called like that; there is " + seen);
@@ -195,7 +201,7 @@ void OpenClDevice::State::read_device() {
 void OpenClDevice::State::make_queue(cl_command_queue& made) const {
   cl_int code = CL_SUCCESS;
   made = api.create_command_queue(context, id, 0, &code);
-  check_call(code, "clCreateCommandQueue");
+  check_opencl(code, "clCreateCommandQueue");
 }
 
 cl_mem_flags OpenClDevice::State::buffer_flags() const noexcept {
@@ -233,27 +239,30 @@ cl_int OpenClDevice::State::finish_own(cl_event command) const noexcept {
 
 // --- Streams. ---
 
+void OpenClDevice::State::require_context(cl_command_queue of, cl_context wanted) const {
+  if (queue_value<cl_context>(api, of, CL_QUEUE_CONTEXT) != wanted)
+    throw std::invalid_argument("opencl: the queue is of another context");
+}
+
+bool OpenClDevice::State::runs_out_of_order(cl_command_queue of) const {
+  const auto properties = queue_value<cl_command_queue_properties>(api, of, CL_QUEUE_PROPERTIES);
+  return (properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0;
+}
+
 Stream OpenClDevice::State::add_stream(cl_command_queue added) {
-  cl_context of_queue = nullptr;
-  cl_command_queue_properties properties = 0;
-  check_call(api.get_command_queue_info(added, CL_QUEUE_CONTEXT, sizeof(cl_context),
-                                        static_cast<void*>(&of_queue), nullptr),
-             "clGetCommandQueueInfo");
-  check_call(api.get_command_queue_info(added, CL_QUEUE_PROPERTIES, sizeof properties, &properties,
-                                        nullptr),
-             "clGetCommandQueueInfo");
-  if (of_queue != context) throw std::invalid_argument("opencl: the queue is of another context");
+  require_context(added, context);
+  const bool is_unordered = runs_out_of_order(added);
   if (added == queue) return {.handle = queue, .id = 0};
   const std::lock_guard lock(mutex_);
   for (const auto& [known, its_queue] : streams_) {
     if (its_queue == added) return {.handle = added, .id = known};
   }
   std::uint64_t stream = next_stream_id();
-  if ((properties & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0) stream |= Stream::out_of_order;
+  if (is_unordered) stream |= Stream::out_of_order;
   const auto place = streams_.emplace(stream, added).first;
   if (const cl_int code = api.retain_command_queue(added); code != CL_SUCCESS) {
     streams_.erase(place);
-    check_call(code, "clRetainCommandQueue");
+    check_opencl(code, "clRetainCommandQueue");
   }
   return {.handle = added, .id = stream};
 }
@@ -450,23 +459,19 @@ std::vector<OpenClFound> find_opencl_devices(std::string& why_none) try {
   const OpenClApi* const api = OpenClApi::system(why_none);
   if (api == nullptr) return {};
   std::vector<OpenClFound> found;
-  std::size_t platform_number = 0;
-  for (const cl_platform_id platform : platforms_of(*api)) {
-    std::size_t number = 0;
-    for (const cl_device_id device : devices_of(*api, platform)) {
-      const auto svm =
-          device_value<cl_device_svm_capabilities>(*api, device, CL_DEVICE_SVM_CAPABILITIES);
-      found.push_back({.platform = platform_text(*api, platform, CL_PLATFORM_NAME),
-                       .name = device_text(*api, device, CL_DEVICE_NAME),
-                       .version = device_text(*api, device, CL_DEVICE_VERSION),
-                       .platform_number = platform_number,
-                       .device_number = number++,
-                       .is_unified = device_value<cl_bool>(
-                                         *api, device, CL_DEVICE_HOST_UNIFIED_MEMORY) != CL_FALSE,
-                       .has_coarse_svm = (svm & CL_DEVICE_SVM_COARSE_GRAIN_BUFFER) != 0,
-                       .has_fine_svm = (svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER) != 0});
-    }
-    ++platform_number;
+  for (const Place& place : all_devices(*api)) {
+    const cl_device_id device = place.device;
+    const auto svm =
+        device_value<cl_device_svm_capabilities>(*api, device, CL_DEVICE_SVM_CAPABILITIES);
+    found.push_back({.platform = platform_text(*api, place.platform, CL_PLATFORM_NAME),
+                     .name = device_text(*api, device, CL_DEVICE_NAME),
+                     .version = device_text(*api, device, CL_DEVICE_VERSION),
+                     .platform_number = place.platform_number,
+                     .device_number = place.device_number,
+                     .is_unified = device_value<cl_bool>(*api, device,
+                                                         CL_DEVICE_HOST_UNIFIED_MEMORY) != CL_FALSE,
+                     .has_coarse_svm = (svm & CL_DEVICE_SVM_COARSE_GRAIN_BUFFER) != 0,
+                     .has_fine_svm = (svm & CL_DEVICE_SVM_FINE_GRAIN_BUFFER) != 0});
   }
   if (found.empty()) why_none = why_no_device(*api);
   return found;

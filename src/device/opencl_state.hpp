@@ -92,6 +92,7 @@ class OpenClDevice::State {
   /// A reference of the caller's.
   Expected<cl_mem> object_of(const Block& block) noexcept;
   [[nodiscard]] std::size_t kept_sub_buffers() const noexcept;
+  static constexpr std::size_t most_sub_buffers = 4096;
 
  private:
   using Part = std::pair<std::size_t, std::size_t>;  // offset and bytes
@@ -99,9 +100,10 @@ class OpenClDevice::State {
     std::size_t bytes = 0;
     std::map<Part, cl_mem> parts;
   };
-  static constexpr std::size_t most_sub_buffers = 4096;
 
   void find_device();
+  void require_context(cl_command_queue of, cl_context wanted) const;
+  [[nodiscard]] bool runs_out_of_order(cl_command_queue of) const;
   void read_device();
   void make_queue(cl_command_queue& made) const;
   void close() noexcept;
