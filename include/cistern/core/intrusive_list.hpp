@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 
 namespace cistern {
 
@@ -24,7 +25,7 @@ class IntrusiveList {
   [[nodiscard]] static T* newer(const T* element) noexcept { return (element->*links).newer; }
 
   void push(T* element) noexcept {
-    (element->*links) = {.older = newest_, .newer = nullptr};
+    std::construct_at(&(element->*links), newest_, nullptr);  // they may be part of a union
     (newest_ == nullptr ? oldest_ : (newest_->*links).newer) = element;
     newest_ = element;
     ++size_;
