@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -45,16 +44,16 @@ std::vector<std::string> stacks_on(const std::string& device) {
 
 /// Why the program cannot compute with memory of the stack `text` on `device`; empty if it can.
 std::string why_unusable(const std::string& text, const std::string& device) {
-  const auto stack = cistern::try_open(text);
-  if (!stack) return stack.error().what();
-  const bool is_host = (*stack)->device().limits().host_addressable;
-  if (is_host != (device == "host"))
-    return fmt::format("the memory of \"{}\" is not {}", text,
-                       device == "host" ? "the CPU's" : "buffers of an OpenCL device");
   try {
+    const auto stack = cistern::try_open(text);
+    if (!stack) return stack.error().what();
+    const bool is_host = (*stack)->device().limits().host_addressable;
+    if (is_host != (device == "host"))
+      return fmt::format("the memory of \"{}\" is not {}", text,
+                         device == "host" ? "the CPU's" : "buffers of an OpenCL device");
     static_cast<void>(make_operators(**stack));
     return {};
-  } catch (const std::runtime_error& error) {
+  } catch (const std::exception& error) {
     return error.what();
   }
 }
