@@ -75,7 +75,8 @@ void OpenClOperators::set(cl_uint place, const cistern::Block& block) {
   auto object = device_.object(block);
   if (!object) throw std::runtime_error(cistern::describe(object.error()));
   const cl_mem memory = object->get();
-  check_call(clSetKernelArg(running_, place, sizeof memory, &memory), "clSetKernelArg");
+  check_call(clSetKernelArg(running_, place, sizeof(cl_mem), static_cast<const void*>(&memory)),
+             "clSetKernelArg");
 }
 
 void OpenClOperators::set(cl_uint place, cl_uint number) {

@@ -8,7 +8,7 @@
 
 namespace cistern {
 
-constinit thread_local PerThread::Table PerThread::table_;
+constinit thread_local PerThread::Table PerThread::thread_table;
 
 /// Who has which place in the threads' tables. Never destroyed: threads may outlive `main`.
 class PerThread::Registry {
@@ -59,8 +59,8 @@ struct PerThread::AtThreadEnd {
   AtThreadEnd(AtThreadEnd&&) = delete;
   AtThreadEnd& operator=(AtThreadEnd&&) = delete;
   ~AtThreadEnd() {
-    const Table table = table_;
-    table_ = {.is_closed = true};
+    const Table table = thread_table;
+    thread_table = {.is_closed = true};
     Registry::only().tell_all(table);
     delete[] table.entries;
   }
@@ -75,18 +75,18 @@ PerThread::~PerThread() {
 }
 
 bool PerThread::set(void* item) noexcept {
-  if (table_.is_closed) return false;
+  if (thread_table.is_closed) return false;
   static thread_local const AtThreadEnd at_thread_end;
   static_cast<void>(&at_thread_end);
-  if (place_ >= table_.size) {
+  if (place_ >= thread_table.size) {
     const std::size_t size = std::max<std::size_t>(8, 2 * (place_ + 1));
     auto* const entries = new (std::nothrow) Entry[size];
     if (entries == nullptr) return false;
-    std::copy_n(table_.entries, table_.size, entries);
-    delete[] std::exchange(table_.entries, entries);
-    table_.size = size;
+    std::copy_n(thread_table.entries, thread_table.size, entries);
+    delete[] std::exchange(thread_table.entries, entries);
+    thread_table.size = size;
   }
-  table_.entries[place_] = {.id = id_, .item = item};
+  thread_table.entries[place_] = {.id = id_, .item = item};
   return true;
 }
 

@@ -25,7 +25,7 @@ class PerThread {
 
   /// The item of the calling thread, or null. A few nanoseconds.
   [[nodiscard]] void* get() const noexcept {
-    const Table& table = table_;
+    const Table& table = thread_table;
     if (place_ >= table.size) return nullptr;
     const Entry& entry = table.entries[place_];
     if (entry.id != id_) return nullptr;
@@ -50,7 +50,7 @@ class PerThread {
   class Registry;
   struct AtThreadEnd;
 
-  static constinit thread_local Table table_;
+  static constinit thread_local Table thread_table;
 
   std::uint64_t id_ = 0;
   std::size_t place_ = 0;

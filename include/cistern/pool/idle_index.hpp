@@ -31,8 +31,8 @@ struct alignas(64) CacheNode : Node {
   std::size_t requested = 0;  // by the caller, while live; then free for `idle_since`
   std::uint32_t bucket = 0;
   bool has_other_uses = false;  // while live: on other streams
-  union {
-    CacheNode* next_free;         // in a magazine, or not in use
+  union {                  // NOLINT(cppcoreguidelines-pro-type-member-init): the constructor does
+    CacheNode* next_free;  // in a magazine, or not in use
     ListLinks<CacheNode> by_use;  // in the index
   };
 
