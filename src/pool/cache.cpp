@@ -180,14 +180,15 @@ void Cache::keep(CacheNode& node, Leaving& leaving) noexcept {
 
 // --- What threads keep. ---
 
-// Half of what is left, where a thread has run out: nobody gets all.
+// Where a thread has run out, a part of what is left: the more threads, the smaller, and something
+// stays for those that have none.
 void Cache::lend() noexcept {
   Mine* const mine = lends() ? magazines_.mine() : nullptr;
   if (mine == nullptr) return;
   settle(*mine);
   if (max_bytes_ == unbounded) {
     mine->set_room(unbounded / 2);
-  } else if (const std::size_t part = lendable() / 2; mine->room() < part) {
+  } else if (const std::size_t part = lendable() / (magazines_.size() + 1); mine->room() < part) {
     lent_ += part - mine->room();
     mine->set_room(part);
   }

@@ -3,8 +3,10 @@
 // is what is counted.
 //
 // Where blocks are kept in geometric buckets without a bound on each, every thread that allocates
-// has a magazine of them: a hit there takes no lock. Peaks are exact while one thread allocates,
-// and sampled where several do; blocks are evicted in the order of their last use on each thread.
+// has a magazine of them: a hit there takes no lock. Peaks, that of the idle ratio too, are exact
+// while one thread allocates; where several do, they know of the others what was so when those were
+// last looked at, and are at most the sum of the peaks of each. Blocks are evicted in the order of
+// their last use on each thread.
 #pragma once
 
 #include <condition_variable>
