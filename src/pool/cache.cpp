@@ -92,7 +92,8 @@ bool Cache::deallocate_slowly(const Block& block, Stream stream) noexcept {
     }
   }
   if (!accepted) return refuse_free("cache", block);
-  send_upstream(leaving);
+  // Where none leaves, a pool whose last block this was may be gone by now.
+  if (!leaving.empty()) send_upstream(leaving);
   return true;
 }
 
