@@ -240,9 +240,12 @@ Expected<void> Device::also_used_on(const Block& block, Stream stream) noexcept 
 }
 
 Stats Device::stats() const noexcept {
+  const std::size_t idle = kept_idle();
   const std::lock_guard lock(mutex_);
   Stats stats = stats_;
   stats.misses = stats.allocations;
+  stats.cached.rise(idle);
+  stats.reserved.rise(idle);
   return stats;
 }
 
@@ -291,8 +294,8 @@ std::string Device::validate() const {
     return "device: live_blocks is the number of live nodes";
   if (now.live_granted.current != bytes)
     return "device: live_granted is the sum of the live nodes' bytes";
-  if (now.reserved.current != bytes + mapped_bytes())
-    return "device: reserved is what is live and the pages that are mapped";
+  if (now.reserved.current != bytes + mapped_bytes() + now.cached.current)
+    return "device: reserved is what is live, idle and mapped as pages";
   if (now.allocations - now.frees != pieces.size())
     return "device: allocations less frees are live";
   if (const Residency* const residency = device().residency(); residency != nullptr) {

@@ -49,6 +49,8 @@ const char* name(Errc code) noexcept {
       return "the device has no such capability";
     case Errc::wrong_thread:
       return "only its owner thread may ask it";
+    case Errc::in_capture:
+      return "the device cannot be asked while the stream is captured into a graph";
     case Errc::device_failed:
       return "the device failed";
   }

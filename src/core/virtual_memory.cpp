@@ -20,9 +20,9 @@ Expected<AddressRange> VirtualMemory::reserve(std::size_t bytes, std::size_t pag
   return do_reserve(*whole, page);
 }
 
-Expected<void> VirtualMemory::map(const AddressRange& range, std::byte* start,
-                                  std::size_t bytes) noexcept {
-  Expected<void> mapped = do_map(range, start, bytes);
+Expected<void> VirtualMemory::map(const AddressRange& range, std::byte* start, std::size_t bytes,
+                                  Stream stream) noexcept {
+  Expected<void> mapped = do_map(range, start, bytes, stream);
   if (mapped) device_.count_mapped(bytes);
   return mapped;
 }

@@ -40,7 +40,7 @@ void HostPages::do_release(const AddressRange& range) noexcept {
 }
 
 Expected<void> HostPages::do_map(const AddressRange& /*range*/, std::byte* start,
-                                 std::size_t bytes) noexcept {
+                                 std::size_t bytes, Stream /*stream*/) noexcept {
   const std::size_t before = mapped_.fetch_add(bytes, std::memory_order_relaxed);
   if (bytes <= saturating_subtract(most_, before) && populate(start, bytes)) return {};
   mapped_.fetch_sub(bytes, std::memory_order_relaxed);

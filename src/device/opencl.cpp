@@ -1,18 +1,17 @@
 #include "cistern/device/opencl.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
-#include <mutex>
-#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cistern/core/residency.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/core/stream_order.hpp"
 #include "cistern/core/transfer.hpp"
 #include "device/opencl_state.hpp"
+#include "device/staging_slots.hpp"
 
 namespace cistern {
 namespace {
@@ -103,11 +102,10 @@ class OpenClDevice::Migration final : public Residency {
 
 class OpenClDevice::Copies final : public Transfer {
  public:
-  explicit Copies(State& state) : state_(state) {}
+  explicit Copies(State& state) : state_(state), staging_(state.options.staging) {}
   ~Copies() {
-    for (Slot& slot : slots_)
-      await(slot);
-    if (staging_) state_.give_back_pinned(staging_->memory);
+    std::byte* const memory = staging_.close([this](Slot& slot) { await(slot); });
+    if (memory != nullptr) state_.give_back_pinned(memory);
   }
   Copies(const Copies&) = delete;
   Copies& operator=(const Copies&) = delete;
@@ -170,12 +168,12 @@ class OpenClDevice::Copies final : public Transfer {
         Slot* const slot = take_slot(stream);
         if (slot == nullptr)
           return write(queue, CL_TRUE, to, offset, from.data(), from.size(), nullptr);
-        const std::size_t bytes = std::min(slot_bytes(), from.size());
+        const std::size_t bytes = std::min(staging_.slot_bytes(), from.size());
         std::memcpy(slot->memory, from.data(), bytes);
         cl_event sent = nullptr;
         code = write(queue, CL_FALSE, to, offset, slot->memory, bytes, &sent);
         if (code == CL_SUCCESS) code = state_.api.flush(queue);
-        put_slot(*slot, sent, stream);
+        staging_.put(*slot, sent, stream);
         offset += bytes;
         from = from.subspan(bytes);
       }
@@ -203,13 +201,7 @@ class OpenClDevice::Copies final : public Transfer {
   }
 
  private:
-  /// A part of the staging memory. Whoever has taken it may use it outside the lock.
-  struct Slot {
-    std::byte* memory = nullptr;
-    cl_event sent = nullptr;   // when what is in it has been sent; null where nothing is
-    std::uint64_t stream = 0;  // in which it was
-    bool is_taken = false;
-  };
+  using Slot = StagingSlots<cl_event>::Slot;
 
   static bool is_within(const Block& block, std::size_t offset, std::size_t bytes) noexcept {
     return offset <= block.bytes && bytes <= block.bytes - offset;
@@ -253,40 +245,19 @@ class OpenClDevice::Copies final : public Transfer {
                                            from, 0, nullptr, event);
   }
 
-  // One that is free; else the oldest of the stream's own, once it has been sent. Other streams are
-  // not waited for: theirs may stand behind an event that this thread would set. Null then.
   Slot* take_slot(Stream stream) noexcept {
-    Slot* found = nullptr;
-    {
-      const std::lock_guard lock(mutex_);
-      if (!has_staging()) return nullptr;
-      for (std::size_t i = 0; i < slots_.size(); ++i) {
-        Slot& slot = slots_[(next_slot_ + i) % slots_.size()];
-        if (slot.is_taken) continue;
-        if (is_sent(slot)) {
-          found = &slot;
-          break;
-        }
-        if (found == nullptr && slot.stream == stream.id) found = &slot;
-      }
-      if (found == nullptr) return nullptr;
-      found->is_taken = true;
-      next_slot_ = static_cast<std::size_t>(found - slots_.data() + 1) % slots_.size();
-    }
-    await(*found);
-    return found;
+    const auto obtain = [this] {
+      const Expected<Piece> made = state_.obtain_pinned(state_.options.staging);
+      return made ? static_cast<std::byte*>(made->memory) : nullptr;
+    };
+    Slot* const slot =
+        staging_.take(stream, obtain, [this](cl_event event) { return is_sent(event); });
+    if (slot != nullptr) await(*slot);
+    return slot;
   }
-  void put_slot(Slot& slot, cl_event sent, Stream stream) noexcept {
-    const std::lock_guard lock(mutex_);
-    slot.sent = sent;
-    slot.stream = stream.id;
-    slot.is_taken = false;
-  }
-
-  [[nodiscard]] bool is_sent(const Slot& slot) const noexcept {
-    if (slot.sent == nullptr) return true;
+  [[nodiscard]] bool is_sent(cl_event event) const noexcept {
     cl_int status = CL_QUEUED;
-    const cl_int code = state_.api.get_event_info(slot.sent, CL_EVENT_COMMAND_EXECUTION_STATUS,
+    const cl_int code = state_.api.get_event_info(event, CL_EVENT_COMMAND_EXECUTION_STATUS,
                                                   sizeof status, &status, nullptr);
     return code == CL_SUCCESS && status <= CL_COMPLETE;
   }
@@ -296,25 +267,8 @@ class OpenClDevice::Copies final : public Transfer {
     state_.api.release_event(std::exchange(slot.sent, nullptr));
   }
 
-  [[nodiscard]] std::size_t slot_bytes() const noexcept {
-    return state_.options.staging / slots_.size();
-  }
-  // Under the lock. Where there is none to be had, uploads do without.
-  bool has_staging() noexcept {
-    if (staging_ || slot_bytes() == 0) return staging_.has_value();
-    const Expected<Piece> made = state_.obtain_pinned(state_.options.staging);
-    if (!made) return false;
-    staging_ = *made;
-    for (std::size_t i = 0; i < slots_.size(); ++i)
-      slots_[i].memory = static_cast<std::byte*>(made->memory) + i * slot_bytes();
-    return true;
-  }
-
   State& state_;
-  std::mutex mutex_;  // guards all below
-  std::optional<Piece> staging_;
-  std::array<Slot, 4> slots_;
-  std::size_t next_slot_ = 0;
+  StagingSlots<cl_event> staging_;
 };
 
 // --- The device. ---
@@ -393,7 +347,7 @@ Expected<OpenClObject> OpenClDevice::object(const Block& block) noexcept {
 
 Expected<Device::Piece> OpenClDevice::obtain(std::size_t bytes, std::size_t alignment,
                                              Stream /*stream*/) noexcept {
-  OpenClAccount& account = state_->account();
+  DeviceAccount& account = state_->account();
   if (!account.take(bytes, limits().total_memory))
     return tl::unexpected(fail(Errc::out_of_memory, bytes, free_memory()));
   Expected<Piece> piece = state_->options.memory == Memory::buffer

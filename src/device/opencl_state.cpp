@@ -191,7 +191,8 @@ void OpenClDevice::State::read_device() {
   if (has_calls)
     svm = device_value<cl_device_svm_capabilities>(api, id, CL_DEVICE_SVM_CAPABILITIES);
   const bool is_hosts = options.memory == Memory::pinned && !is_unified;
-  account_ = &opencl_account(id, is_hosts ? OpenClOwner::host : OpenClOwner::device);
+  account_ = &device_account("opencl", reinterpret_cast<std::uintptr_t>(id),
+                             is_hosts ? MemoryOwner::host : MemoryOwner::device);
   if (options.memory == Memory::svm && svm == 0) {
     throw DeviceAbsent("opencl", device_text(api, id, CL_DEVICE_NAME) +
                                      " has no shared virtual memory (memory=svm)");

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "cistern/device/opencl.hpp"
-#include "device/opencl_account.hpp"
+#include "device/device_account.hpp"
 #include "device/opencl_api.hpp"
 
 namespace cistern {
@@ -68,7 +68,7 @@ class OpenClDevice::State {
   [[nodiscard]] static Expected<void> answer(cl_int code) noexcept;
 
   /// What the objects for this device share.
-  [[nodiscard]] OpenClAccount& account() const noexcept { return *account_; }
+  [[nodiscard]] DeviceAccount& account() const noexcept { return *account_; }
 
   /// Waits on the own queue for a command that was put into it, whose event this takes over, and
   /// answers how it ended: a driver may take a command and fail it later.
@@ -110,7 +110,7 @@ class OpenClDevice::State {
   Expected<void> back(cl_mem object, std::size_t bytes) const noexcept;
   void drop_parts(Root& root) noexcept;
 
-  OpenClAccount* account_ = nullptr;
+  DeviceAccount* account_ = nullptr;
   mutable std::mutex mutex_;  // guards all below
   std::map<std::uint64_t, cl_command_queue> streams_;
   std::map<cl_mem, Root> roots_;

@@ -54,7 +54,7 @@ void SimulatedDevice::Pages::do_release(const AddressRange& range) noexcept {
 }
 
 Expected<void> SimulatedDevice::Pages::do_map(const AddressRange& range, std::byte* start,
-                                              std::size_t bytes) noexcept {
+                                              std::size_t bytes, Stream /*stream*/) noexcept {
   const std::lock_guard lock(device_.mutex_);
   if (Expected<void> taken = device_.take(bytes); !taken) return taken;
   if (flip(range, start, bytes, false)) return {};

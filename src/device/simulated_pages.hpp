@@ -28,8 +28,8 @@ class SimulatedDevice::Pages final : public VirtualMemory {
 
   Expected<AddressRange> do_reserve(std::size_t bytes, std::size_t page) noexcept override;
   void do_release(const AddressRange& range) noexcept override;
-  Expected<void> do_map(const AddressRange& range, std::byte* start,
-                        std::size_t bytes) noexcept override;
+  Expected<void> do_map(const AddressRange& range, std::byte* start, std::size_t bytes,
+                        Stream stream) noexcept override;
   void do_unmap(const AddressRange& range, std::byte* start, std::size_t bytes,
                 Stream stream) noexcept override;
 

@@ -216,7 +216,8 @@ Expected<bool> Virtual::back(PagedChunk& chunk) noexcept {
     enforce_bounds();
     for (PagedSpace::Pages pages = space_.unmapped_of(chunk); !pages.empty();
          pages = space_.unmapped_of(chunk)) {
-      if (Expected<void> mapped = map(pages); !mapped) return tl::unexpected(mapped.error());
+      if (Expected<void> mapped = map(pages, chunk.stream); !mapped)
+        return tl::unexpected(mapped.error());
     }
   }
   work_peak_ = std::max(work_peak_, space_.open_pages());
@@ -225,8 +226,10 @@ Expected<bool> Virtual::back(PagedChunk& chunk) noexcept {
 }
 
 // A device that has no more gets as many idle pages back as are asked for, and is asked again.
-Expected<void> Virtual::map(const PagedSpace::Pages& pages) noexcept {
-  const auto ask = [&] { return memory_.map(pages.range->addresses, pages.start, pages.bytes); };
+Expected<void> Virtual::map(const PagedSpace::Pages& pages, Stream stream) noexcept {
+  const auto ask = [&] {
+    return memory_.map(pages.range->addresses, pages.start, pages.bytes, stream);
+  };
   Expected<void> mapped = ask();
   const bool is_exhausted = !mapped && mapped.error().is_exhaustion();
   if (is_exhausted && unmap_idle(pages.bytes / space_.page())) mapped = ask();

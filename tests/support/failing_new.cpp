@@ -50,6 +50,13 @@ bool FailingNew::has_failed() {
   return has_failed_once;
 }
 
+SparedNew::SparedNew() : uses_left_(uses_left) {
+  uses_left = -1;
+}
+SparedNew::~SparedNew() {
+  uses_left = uses_left_;
+}
+
 std::ptrdiff_t heap_blocks() {
   return blocks_taken;
 }

@@ -20,6 +20,21 @@ class FailingNew {
   [[nodiscard]] static bool has_failed();
 };
 
+/// While it lives, none fails on this thread: of a double that stands in for what has a heap of its
+/// own.
+class SparedNew {
+ public:
+  SparedNew();
+  SparedNew(const SparedNew&) = delete;
+  SparedNew& operator=(const SparedNew&) = delete;
+  SparedNew(SparedNew&&) = delete;
+  SparedNew& operator=(SparedNew&&) = delete;
+  ~SparedNew();
+
+ private:
+  int uses_left_;
+};
+
 /// How many blocks of the heap this thread has taken with operator new, less those it gave back.
 [[nodiscard]] std::ptrdiff_t heap_blocks();
 

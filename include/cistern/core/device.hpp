@@ -152,7 +152,10 @@ class Device : public Resource {
         .code = code, .stage = limits_.kind, .requested = requested, .available = available};
   }
 
-  void trim_to(std::size_t /*keep_bytes*/) noexcept final {}  // a device keeps nothing idle
+  /// Most devices keep nothing idle: what goes back to them goes back to the system. One whose
+  /// system keeps memory for it says how much beyond what is live, and gives it up when trimmed.
+  void trim_to(std::size_t /*keep_bytes*/) noexcept override {}
+  [[nodiscard]] virtual std::size_t kept_idle() const noexcept { return 0; }
 
  private:
   struct DeviceNode : Node {

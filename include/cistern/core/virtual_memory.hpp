@@ -48,8 +48,9 @@ class VirtualMemory {
   /// Puts memory behind `bytes` at `start`, whole pages of `range` that are not mapped, however
   /// many, in one call. Afterwards they can be touched without fail; on failure none of them is
   /// mapped. What is in them is not specified. Counts as a device allocation, the bytes as
-  /// reserved. Errors: out_of_memory, device_failed.
-  Expected<void> map(const AddressRange& range, std::byte* start, std::size_t bytes) noexcept;
+  /// reserved. `stream` is that of the request. Errors: out_of_memory, device_failed, in_capture.
+  Expected<void> map(const AddressRange& range, std::byte* start, std::size_t bytes,
+                     Stream stream = {}) noexcept;
 
   /// Takes the memory behind whole pages of `range` away, all of which are mapped, once the device
   /// is done with what stands in `stream`. Counts as a device free.
@@ -68,8 +69,8 @@ class VirtualMemory {
   /// page size is one of those stated, and `bytes` a multiple of it, not zero.
   virtual Expected<AddressRange> do_reserve(std::size_t bytes, std::size_t page) noexcept = 0;
   virtual void do_release(const AddressRange& range) noexcept = 0;
-  virtual Expected<void> do_map(const AddressRange& range, std::byte* start,
-                                std::size_t bytes) noexcept = 0;
+  virtual Expected<void> do_map(const AddressRange& range, std::byte* start, std::size_t bytes,
+                                Stream stream) noexcept = 0;
   virtual void do_unmap(const AddressRange& range, std::byte* start, std::size_t bytes,
                         Stream stream) noexcept = 0;
 

@@ -78,7 +78,7 @@ class Virtual final : public Pool {
   Expected<PagedChunk*> claim(std::size_t bytes, std::size_t room, const Request& request) noexcept;
   bool add_addresses(std::size_t needed) noexcept;
   Expected<bool> back(PagedChunk& chunk) noexcept;
-  Expected<void> map(const PagedSpace::Pages& pages) noexcept;
+  Expected<void> map(const PagedSpace::Pages& pages, Stream stream) noexcept;
   bool unmap_idle(std::size_t pages) noexcept;
   void enforce_bounds() noexcept;
   [[nodiscard]] std::size_t most_pages() const noexcept;

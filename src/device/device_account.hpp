@@ -5,13 +5,14 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
+#include <string_view>
 
 #include "cistern/core/pool_registry.hpp"
-#include "device/opencl_api.hpp"
 
 namespace cistern {
 
-class OpenClAccount {
+class DeviceAccount {
  public:
   [[nodiscard]] PoolRegistry& registry() noexcept { return registry_; }
 
@@ -26,10 +27,12 @@ class OpenClAccount {
   std::atomic<std::size_t> held_{0};
 };
 
-enum class OpenClOwner : bool { device, host };
+/// Whose memory it is: the device's; the host's, for what a device with memory of its own has
+/// there; or that which moves between the two.
+enum class MemoryOwner : std::uint8_t { device, host, both };
 
-/// That of the device's memory; or of the host's, for what a device with memory of its own has
-/// there. Throws std::bad_alloc.
-OpenClAccount& opencl_account(cl_device_id device, OpenClOwner owner);
+/// That of the `id`-th device of a kind (a literal) as its driver numbers or names them. Throws
+/// std::bad_alloc.
+DeviceAccount& device_account(std::string_view kind, std::uintptr_t id, MemoryOwner owner);
 
 }  // namespace cistern
