@@ -28,23 +28,20 @@ Result<Link> bound(const StageSyntax& stage, const Ref<Resource>& resource) {
                    in_quotes(stage.name) + " is a resource of the program and takes no arguments");
   }
   if (!resource) return problem(stage.span, in_quotes(stage.name) + " is bound to no resource");
-  return Link{.entry = nullptr, .resource = resource, .absent = nullptr, .syntax = stage};
+  return Link{.entry = nullptr, .resource = resource, .syntax = stage};
 }
 
 Result<Link> link(const StageSyntax& stage, const Bindings& bindings) {
   const StageEntry* entry = find_stage(stage.name);
-  const AbsentDevice* absent = find_absent_device(stage.name);
   const auto binding = bindings.find(stage.name);
   if (binding != bindings.end()) {
-    if (entry == nullptr && absent == nullptr) return bound(stage, binding->second);
+    if (entry == nullptr) return bound(stage, binding->second);
     return tl::unexpected(name_of_the_language(stage));
   }
-  if (entry == nullptr && absent == nullptr) return unknown(stage, bindings);
-  if (entry != nullptr) {
-    Result<void> checked = entry->check(stage, bindings);
-    if (!checked) return problem_of(checked);
-  }
-  return Link{.entry = entry, .resource = {}, .absent = absent, .syntax = stage};
+  if (entry == nullptr) return unknown(stage, bindings);
+  Result<void> checked = entry->check(stage, bindings);
+  if (!checked) return problem_of(checked);
+  return Link{.entry = entry, .resource = {}, .syntax = stage};
 }
 
 bool ends_stack(const Link& link) {
@@ -127,7 +124,6 @@ Result<Ref<Resource>> build(const Chain& chain, const Bindings& bindings) {
   Ref<Resource> outermost;
   for (std::size_t i = chain.size(); i-- > 0;) {
     const Link& link = chain[i];
-    if (link.absent != nullptr) throw DeviceAbsent(link.absent->name, link.absent->reason);
     if (link.entry == nullptr) {
       outermost = link.resource;
       continue;

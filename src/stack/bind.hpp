@@ -11,12 +11,11 @@
 
 namespace cistern::language {
 
-/// One stage of a stack that can be built: an entry of the table with its arguments, a resource of
-/// the program, or a device that this version does not have.
+/// One stage of a stack that can be built: an entry of the table with its arguments, or a resource
+/// of the program.
 struct Link {
   const StageEntry* entry = nullptr;
   Ref<Resource> resource;  // where there is no entry
-  const AbsentDevice* absent = nullptr;
   StageSyntax syntax;
 };
 

@@ -59,7 +59,8 @@ struct Oversubscription {
   std::string_view device;
   const char* argument;
 };
-constexpr Oversubscription oversubscriptions[] = {{.device = "host", .argument = "memory=file"}};
+constexpr Oversubscription oversubscriptions[] = {{.device = "host", .argument = "memory=file"},
+                                                  {.device = "cuda", .argument = "memory=managed"}};
 
 Result<std::string> oversubscribed(const StageSyntax& device) {
   Words able;
@@ -143,9 +144,10 @@ const std::vector<Recipe>& recipes() {
                     "idle_ratio=none)"},
       {.name = "tier",
        .text = "vibeSpatial's tiers, over any device",
-       .expansion = "A: deferred(coalesce > X, otherwise=X), where X is what stands to the right; "
-                    "B: deferred(retry(attempts=3, window=1s) > coalesce > X, otherwise=X); "
-                    "C: deferred(X on host(memory=file), otherwise=X); bare: X",
+       .expansion =
+           "A: deferred(coalesce > X, otherwise=X), where X is what stands to the right; "
+           "B: deferred(retry(attempts=3, window=1s) > coalesce > X, otherwise=X); "
+           "C: deferred(X on host(memory=file) or cuda(memory=managed), otherwise=X); bare: X",
        .around = tier,
        .parameters = {tier_parameter()}},
   };

@@ -17,6 +17,7 @@
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
+#include "cistern/device/cuda.hpp"
 #include "cistern/device/file.hpp"
 #include "cistern/device/host.hpp"
 #include "cistern/device/opencl.hpp"
@@ -330,6 +331,31 @@ StageEntry host() {
       });
 }
 
+StageEntry cuda() {
+  using Options = CudaDevice::Options;
+  using Memory = CudaDevice::Memory;
+  const Bound<std::size_t> ceiling = {
+      "0 or at least 256B", [](const std::size_t& bytes) { return bytes == 0 || bytes >= 256; }};
+  return StageOf<Options>(Kind::device, "cuda", "the memory of a CUDA GPU, if there is one")
+      .takes("device", &Options::device, number<unsigned>(), "the GPU's number, from 0 on")
+      .takes(
+          "memory", &Options::memory,
+          one_of<Memory>({{"device", Memory::device},
+                          {"managed", Memory::managed},
+                          {"pinned", Memory::pinned},
+                          {"async", Memory::async}}),
+          "the GPU's; what moves between it and the host; the host's for transfers; or the GPU's "
+          "from a pool of the driver's")
+      .takes(
+          "ceiling", &Options::ceiling,
+          or_word(bounded(size(), ceiling), "automatic", CudaDevice::automatic_ceiling),
+          "bytes at any time, at most; 0 for what there is, automatic leaves a tenth of the GPU's "
+          "memory and at least 1GiB")
+      .takes("staging", &Options::staging, size(),
+             "bytes of the host's memory through which uploads pass")
+      .made_by([](const Options& options) { return make<CudaDevice>(options); });
+}
+
 StageEntry opencl() {
   using Options = OpenClDevice::Options;
   using Memory = OpenClDevice::Memory;
@@ -407,16 +433,8 @@ StageEntry simulated() {
 const std::vector<StageEntry>& stages() {
   static const std::vector<StageEntry> table = {
       limit(),   retry(),    trace(), resident(), cache(), coalesce(), virtual_pool(), arena(),
-      planned(), fallback(), first(), deferred(), host(),  opencl(),   simulated()};
+      planned(), fallback(), first(), deferred(), host(),  cuda(),     opencl(),       simulated()};
   return table;
-}
-
-const AbsentDevice* find_absent_device(std::string_view name) {
-  static constexpr AbsentDevice devices[] = {
-      {.name = "cuda", .reason = "this version of cistern has none for CUDA GPUs"}};
-  const auto* const found =
-      std::ranges::find_if(devices, [&](const AbsentDevice& each) { return each.name == name; });
-  return found == std::end(devices) ? nullptr : found;
 }
 
 const StageEntry* find_stage(std::string_view name) {

@@ -15,14 +15,4 @@ const std::vector<StageEntry>& stages();
 /// The entry of that name, or null.
 const StageEntry* find_stage(std::string_view name);
 
-/// A device that the language knows and this version does not have: what is given to it is not
-/// looked at, and to open it throws `DeviceAbsent`.
-struct AbsentDevice {
-  const char* name;
-  const char* reason;
-};
-
-/// The device of that name, or null.
-const AbsentDevice* find_absent_device(std::string_view name);
-
 }  // namespace cistern::language

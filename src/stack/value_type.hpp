@@ -120,20 +120,26 @@ Type<T> one_of(std::vector<std::pair<std::string, T>> words, const std::string& 
               }};
 }
 
+/// `type`, or a word for one value.
+template <class T>
+Type<T> or_word(Type<T> type, const std::string& word, T meaning) {
+  return {.name = type.name + " or " + word,
+          .bounds = type.bounds,
+          .read = [read = type.read, word, meaning](const Value& value,
+                                                    const Context& context) -> Result<T> {
+            if (value.form == Value::Form::word && value.text == word) return meaning;
+            Result<T> result = read(value, context);
+            if (!result) result.error().message += "; or " + word;
+            return result;
+          },
+          .write = [write = type.write, word,
+                    meaning](const T& value) { return value == meaning ? word : write(value); }};
+}
+
 /// `type`, or the word `none` for the value that stands for no bound.
 template <class T>
 Type<T> or_none(Type<T> type, T none) {
-  return {
-      .name = type.name + " or none",
-      .bounds = type.bounds,
-      .read = [read = type.read, none](const Value& value, const Context& context) -> Result<T> {
-        if (value.form == Value::Form::word && value.text == "none") return none;
-        Result<T> result = read(value, context);
-        if (!result) result.error().message += "; or none";
-        return result;
-      },
-      .write = [write = type.write,
-                none](const T& value) { return value == none ? "none" : write(value); }};
+  return or_word(std::move(type), "none", std::move(none));
 }
 
 /// The values that `holds` accepts, and how that is said after "must be".

@@ -8,10 +8,12 @@
 #include "cistern/adaptor/fallback.hpp"
 #include "cistern/adaptor/limit.hpp"
 #include "cistern/core/device.hpp"
+#include "cistern/device/cuda.hpp"
 #include "cistern/device/host.hpp"
 #include "cistern/device/simulated.hpp"
 #include "cistern/pool/cache.hpp"
 #include "cistern/stack/stack.hpp"
+#include "support/fake_cuda.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 #include "support/stage_list.hpp"
@@ -87,35 +89,38 @@ TEST(Choice, NothingIsMadeBeforeTheNestedStacksAreRight) {
 }
 
 TEST(First, TakesTheFirstThatIsPresentWithOneWarning) {
+  const testing::FakeCuda machine;
   {
     const testing::CaughtReports reports;
     const Stack stack = open(
-        "cache > first(cuda(memory=managed), limit(1GiB) > opencl(platform=nowhere), "
+        "cache > first(cuda(device=1, memory=managed), limit(1GiB) > opencl(platform=nowhere), "
         "limit(1MiB) > host)");
     EXPECT_TRUE(is<Limit>(dynamic_cast<const Cache&>(*stack).upstream()));
     ASSERT_EQ(reports.all().size(), 1U);
     EXPECT_TRUE(reports.all()[0].starts_with(
-        "first takes host: there is no cuda device: this version of cistern has none for CUDA "
-        "GPUs; there is no opencl device: "))
+        "first takes host: there is no cuda device: no GPU has the number 1; there are 1, from "
+        "0 on; there is no opencl device: "))
         << testing::CaughtReports::all()[0];
   }
   const testing::CaughtReports reports;
   EXPECT_TRUE(is<HostDevice>(*open("first(host, cuda)")));
   EXPECT_TRUE(is<SimulatedDevice>(*open("first(simulated(capacity=1MiB), cuda, host)")));
+  EXPECT_TRUE(is<CudaDevice>(*open("first(cuda, host)")));
   EXPECT_TRUE(reports.all().empty()) << "nothing was missed";
-  EXPECT_TRUE(is<HostDevice>(*open("first(first(cuda, opencl(platform=nowhere)), host)")));
+  EXPECT_TRUE(
+      is<HostDevice>(*open("first(first(cuda(device=1), opencl(platform=nowhere)), host)")));
   EXPECT_EQ(reports.all().size(), 1U);
 }
 
 TEST(First, WithoutAnyDeviceGivesEveryReason) {
-  EXPECT_EQ(absence("cuda"),
-            "there is no cuda device: this version of cistern has none for CUDA GPUs");
+  const testing::FakeCuda machine({.gpus = 0});
+  const std::string no_gpu =
+      "there is no cuda device: the driver finds no GPU (CUDA_ERROR_NO_DEVICE)";
+  EXPECT_EQ(absence("cuda"), no_gpu);
   EXPECT_TRUE(absence("cache > limit(90%) > opencl(platform=nowhere)")
                   .starts_with("there is no opencl device: "));
-  EXPECT_TRUE(
-      absence("first(cuda, cache > opencl(platform=nowhere))")
-          .starts_with("there is no cuda device: this version of cistern has none for CUDA GPUs; "
-                       "there is no opencl device: "));
+  EXPECT_TRUE(absence("first(cuda, cache > opencl(platform=nowhere))")
+                  .starts_with(no_gpu + "; there is no opencl device: "));
   EXPECT_TRUE(check("first(cuda, opencl)")) << "whether a device is there is no matter of the text";
 }
 

@@ -88,16 +88,14 @@ INSTANTIATE_TEST_SUITE_P(
               "'host' is a device: it stands at the right end, with nothing below it",
               "        ^~~~"},
         Wrong{"limit(1GiB) > cache(pow2)",
-              "a stack ends in a device (host, opencl, simulated), a choice of stacks (fallback, "
-              "first, "
-              "deferred) or "
-              "a resource of the program, but nothing stands below 'cache'",
+              "a stack ends in a device (host, cuda, opencl, simulated), a choice of stacks "
+              "(fallback, first, deferred) or a resource of the program, but nothing stands below "
+              "'cache'",
               "              ^~~~~"},
         Wrong{"mlx",
-              "a stack ends in a device (host, opencl, simulated), a choice of stacks (fallback, "
-              "first, "
-              "deferred) or "
-              "a resource of the program, but nothing stands below 'cache'",
+              "a stack ends in a device (host, cuda, opencl, simulated), a choice of stacks "
+              "(fallback, first, deferred) or a resource of the program, but nothing stands below "
+              "'cache'",
               "^~~"},
         Wrong{"mlx(slack=3) > host",
               "mlx is a recipe and takes no arguments; it stands for cache(buckets=fit, slack=2, "

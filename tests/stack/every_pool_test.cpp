@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "cistern/core/size.hpp"
 #include "cistern/device/opencl.hpp"
 #include "cistern/stack/stack.hpp"
+#include "support/fake_cuda.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 
@@ -22,17 +24,26 @@ using namespace literals;
 
 struct PoolOnDevice {
   const char* pool = "";
-  const char* opencl = "";  // the device in the place of the one that a test asks for, if any
+  const char* device = "";  // in the place of the one that a test asks for, if any
 };
 
 class EveryPool : public ::testing::TestWithParam<PoolOnDevice> {
  protected:
   void SetUp() override {
     std::string why;
-    if (is_on_opencl() && find_opencl_devices(why).empty()) GTEST_SKIP() << why;
+    if (is_on("opencl") && find_opencl_devices(why).empty()) GTEST_SKIP() << why;
+    if (is_on("cuda")) machine_ = std::make_unique<testing::FakeCuda>();
+  }
+  void TearDown() override {
+    if (machine_ == nullptr) return;
+    EXPECT_EQ(machine_->leaks(), "");
+    EXPECT_EQ(machine_->misuses(), std::vector<std::string>());
   }
 
-  [[nodiscard]] static bool is_on_opencl() { return *GetParam().opencl != '\0'; }
+  [[nodiscard]] static bool is_on(const char* device) {
+    return std::string(GetParam().device).starts_with(device);
+  }
+  [[nodiscard]] static bool is_on_another() { return *GetParam().device != '\0'; }
   [[nodiscard]] static bool is_of(const char* pool) {
     return std::string(GetParam().pool).starts_with(pool);
   }
@@ -40,16 +51,21 @@ class EveryPool : public ::testing::TestWithParam<PoolOnDevice> {
   [[nodiscard]] static Stack over(const std::string& device) { return open(text_over(device)); }
   /// On memory of at most so much.
   [[nodiscard]] static Stack over_capacity(const std::string& bytes, const char* options = "") {
-    return over(is_on_opencl() ? "limit(" + bytes + ") > host"
-                               : "simulated(capacity=" + bytes + options + ")");
+    if (is_on("cuda")) return open(text_over("host", "ceiling=" + bytes));
+    return over(is_on_another() ? "limit(" + bytes + ") > host"
+                                : "simulated(capacity=" + bytes + options + ")");
   }
 
  private:
-  [[nodiscard]] static std::string text_over(std::string device) {
-    if (is_on_opencl()) {
+  std::unique_ptr<testing::FakeCuda> machine_;
+
+  /// With one more argument of the device, perhaps.
+  [[nodiscard]] static std::string text_over(std::string device, const std::string& more = "") {
+    if (is_on_another()) {
       const std::size_t last = device.rfind("> ");
       device.replace(last == std::string::npos ? 0 : last + 2, std::string::npos,
-                     GetParam().opencl);
+                     GetParam().device);
+      if (!more.empty()) device.insert(device.size() - 1, ", " + more);
     }
     return std::string(GetParam().pool) + " > " + device;
   }
@@ -86,6 +102,24 @@ constexpr PoolOnDevice pools_on_opencl[] = {  // NOLINT(modernize-avoid-c-arrays
     {"arena(warn_bytes=none)", "opencl(memory=pinned)"}};
 INSTANTIATE_TEST_SUITE_P(OnOpenCl, EveryPool, ::testing::ValuesIn(pools_on_opencl));
 
+constexpr PoolOnDevice pools_on_cuda[] = {  // NOLINT(modernize-avoid-c-arrays): for ValuesIn
+    {"cache", "cuda(memory=device)"},
+    {"cache", "cuda(memory=managed)"},
+    {"cache", "cuda(memory=pinned)"},
+    {"cache", "cuda(memory=async)"},
+    {"coalesce", "cuda(memory=device)"},
+    {"coalesce", "cuda(memory=managed)"},
+    {"coalesce", "cuda(memory=pinned)"},
+    {"coalesce", "cuda(memory=async)"},
+    {"virtual(page=2MiB)", "cuda(memory=device)"},
+    {"arena(warn_bytes=none)", "cuda(memory=device)"},
+    {"planned > cache", "cuda(memory=device)"},
+    {"pytorch", "cuda(memory=device)"},
+    {"rmm_pool", "cuda(memory=device)"},
+    {"tier(A)", "cuda(memory=device)"},
+    {"tier(B)", "cuda(memory=device)"}};
+INSTANTIATE_TEST_SUITE_P(OnCuda, EveryPool, ::testing::ValuesIn(pools_on_cuda));
+
 TEST_P(EveryPool, TakesEverySizeAndRefusesTheImpossible) {
   const Stack stack = over_capacity("16GiB");
   EXPECT_TRUE(stack->allocate(0).empty());
@@ -109,7 +143,7 @@ TEST_P(EveryPool, TakesEverySizeAndRefusesTheImpossible) {
 TEST_P(EveryPool, AHundredPairsOfALargeBlockWork) {
   const Stack stack = over("host");
   // Shared memory is touched when it is obtained.
-  const std::size_t bytes = is_on_opencl() ? 16_MiB : 1_GiB;
+  const std::size_t bytes = is_on("opencl") ? 16_MiB : 1_GiB;
   for (int i = 0; i < 100; ++i)
     stack->deallocate(stack->allocate(bytes));
   EXPECT_EQ(stack->stats().live_granted.current, 0U);

@@ -28,7 +28,7 @@ TEST(StageDocs, ListEveryStageAndRecipeOnce) {
   EXPECT_EQ(names_of_kind("adaptor"), (Names{"limit", "retry", "trace", "resident"}));
   EXPECT_EQ(names_of_kind("pool"), (Names{"cache", "coalesce", "virtual", "arena", "planned"}));
   EXPECT_EQ(names_of_kind("choice"), (Names{"fallback", "first", "deferred"}));
-  EXPECT_EQ(names_of_kind("device"), (Names{"host", "opencl", "simulated"}));
+  EXPECT_EQ(names_of_kind("device"), (Names{"host", "cuda", "opencl", "simulated"}));
   EXPECT_EQ(names_of_kind("recipe"), (Names{"netcl", "netcl_unbounded", "mlx", "pytorch", "cupy",
                                             "rmm_pool", "bfc", "tier"}));
   std::set<std::string> names;

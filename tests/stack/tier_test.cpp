@@ -34,6 +34,8 @@ TEST(Tier, StandsAroundWhatIsToItsRight) {
             "deferred(limit(1GiB) > host(memory=file), otherwise=limit(1GiB) > host())");
   EXPECT_EQ(expanded("tier(C) > host(1MiB, zero=true)"),
             "deferred(host(1MiB, zero=true, memory=file), otherwise=host(1MiB, zero=true))");
+  EXPECT_EQ(expanded("tier(C) > cuda(device=1)"),
+            "deferred(cuda(device=1, memory=managed), otherwise=cuda(device=1))");
   EXPECT_EQ(expanded("limit(2GiB) > tier(bare) > host"), "limit(2GiB) > host");
   EXPECT_EQ(expanded(" trace(\"f\") > tier(A) > mlx > mine "),
             " trace(\"f\") > deferred(coalesce > cache(buckets=fit, slack=2, slack_bytes=8KiB, "
@@ -68,11 +70,12 @@ TEST(Tier, ProblemsPointAtWhatWasWritten) {
             "memory runs out; C has more memory than there is; bare is the stack below alone\n"
             "  tier > host\n"
             "  ^~~~");
-  EXPECT_EQ(expanded("cache > tier(C) > simulated(1GiB)"),
-            "tier(C) stands above a device that can give more memory than there is (host), which "
-            "'simulated' cannot\n"
-            "  cache > tier(C) > simulated(1GiB)\n"
-            "                    ^~~~~~~~~");
+  EXPECT_EQ(
+      expanded("cache > tier(C) > simulated(1GiB)"),
+      "tier(C) stands above a device that can give more memory than there is (host, cuda), which "
+      "'simulated' cannot\n"
+      "  cache > tier(C) > simulated(1GiB)\n"
+      "                    ^~~~~~~~~");
   const auto position = [](const char* text) { return check(text).error().position(); };
   EXPECT_EQ(position("limit(1GiB) > tier(A)"), 14U);
   EXPECT_EQ(position("tier(B) > limit > host"), 10U);

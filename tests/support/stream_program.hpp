@@ -20,20 +20,24 @@
 
 namespace cistern::testing {
 
+struct StreamProgramOptions {
+  std::size_t streams = 4;     // beside the default one
+  bool out_of_order = true;    // one of them is
+  bool retires = true;         // streams are retired, and others take their place
+  bool outlives = true;        // blocks outlive the streams they were requested for
+  bool resets = false;         // turns end with a reset, in which blocks are live
+  std::size_t most_live = 24;  // blocks
+  unsigned largest_bits = 20;  // of a block's size
+  std::uint64_t run_seed = 1;  // of what runs when
+};
+
+/// `Queues` are those of a simulated device, or of whatever can be asked for the same.
+template <class Queues>
 class StreamProgram {
  public:
-  struct Options {
-    std::size_t streams = 4;     // beside the default one
-    bool out_of_order = true;    // one of them is
-    bool retires = true;         // streams are retired, and others take their place
-    bool outlives = true;        // blocks outlive the streams they were requested for
-    bool resets = false;         // turns end with a reset, in which blocks are live
-    std::size_t most_live = 24;  // blocks
-    unsigned largest_bits = 20;  // of a block's size
-    std::uint64_t run_seed = 1;  // of what runs when
-  };
+  using Options = StreamProgramOptions;
 
-  StreamProgram(Resource& resource, SimulatedQueues& queues, const Options& options)
+  StreamProgram(Resource& resource, Queues& queues, const Options& options)
       : resource_(resource), queues_(queues), options_(options), runs_(options.run_seed) {
     streams_.push_back({});
     for (std::size_t i = 0; i < options.streams; ++i)
@@ -287,7 +291,7 @@ class StreamProgram {
   [[nodiscard]] bool is_there(Stream stream) const { return contains(streams_, stream); }
 
   Resource& resource_;
-  SimulatedQueues& queues_;
+  Queues& queues_;
   const Options options_;
   Random runs_;
   std::vector<Stream> streams_;

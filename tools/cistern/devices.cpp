@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "cistern/core/device.hpp"
+#include "cistern/device/cuda.hpp"
 #include "cistern/device/opencl.hpp"
 #include "cistern/stack/stack.hpp"
 #include "command.hpp"
@@ -25,6 +26,25 @@ struct Found {
   DeviceLimits limits;
   Json more = Json::object();
 };
+
+Found look_at(const CudaFound& device) {
+  const std::string stack = fmt::format("cuda(device={})", device.number);
+  Json memory{"device"};
+  if (device.has_managed) memory.push_back("managed");
+  memory.push_back("pinned");
+  if (device.has_async) memory.push_back("async");
+  return {.stack = stack,
+          .limits = open(stack)->device().limits(),
+          .more = {{"platform", "CUDA"},
+                   {"version", fmt::format("{}.{}", device.driver_version / 1000,
+                                           device.driver_version % 1000 / 10)},
+                   {"compute_capability", fmt::format("{}.{}", device.compute_capability / 10,
+                                                      device.compute_capability % 10)},
+                   {"gpu_memory_bytes", device.total_memory},
+                   {"memory", memory},
+                   {"virtual_memory", device.has_virtual_memory},
+                   {"concurrent_managed_access", device.has_concurrent_managed}}};
+}
 
 struct Absent {
   std::string kind;
@@ -60,14 +80,19 @@ All find_devices() {
     all.found.push_back(
         {.stack = stack, .limits = open(stack)->device().limits(), .more = Json::object()});
   }
-  std::string why_none;
-  for (const OpenClFound& device : find_opencl_devices(why_none))
-    try {
-      all.found.push_back(look_at(device));
-    } catch (const std::runtime_error& error) {
-      all.absent.push_back({.kind = "opencl", .reason = device.name + ": " + error.what()});
+  const auto add = [&](const char* kind, auto&& find) {
+    std::string why_none;
+    for (const auto& device : find(why_none)) {
+      try {
+        all.found.push_back(look_at(device));
+      } catch (const std::runtime_error& error) {
+        all.absent.push_back({.kind = kind, .reason = device.name + ": " + error.what()});
+      }
     }
-  if (!why_none.empty()) all.absent.push_back({.kind = "opencl", .reason = why_none});
+    if (!why_none.empty()) all.absent.push_back({.kind = kind, .reason = why_none});
+  };
+  add("cuda", find_cuda_devices);
+  add("opencl", find_opencl_devices);
   return all;
 }
 
@@ -101,8 +126,13 @@ void print(const Found& device) {
   const Json& more = device.more;
   fmt::print("  platform     {}, {}\n", more["platform"].get<std::string>(),
              more["version"].get<std::string>());
-  fmt::print("  memory kinds {}; buffers {} CL_MEM_ALLOC_HOST_PTR\n", more["memory"].dump(),
-             more["buffers_use_host_pointer"].get<bool>() ? "with" : "without");
+  fmt::print("  memory kinds {}\n", more["memory"].dump());
+  const auto say = [&](const char* key, const char* yes, const char* no) {
+    if (more.contains(key)) fmt::print("  {}\n", more[key].get<bool>() ? yes : no);
+  };
+  say("buffers_use_host_pointer", "buffers with CL_MEM_ALLOC_HOST_PTR",
+      "buffers without CL_MEM_ALLOC_HOST_PTR");
+  say("virtual_memory", "maps pages behind addresses", "maps no pages behind addresses");
 }
 
 void run_devices(const DevicesArguments& arguments) {

@@ -1,0 +1,529 @@
+// Streams of CUDA's, over a driver that is not there: who waits for whom, and what becomes of
+// memory while a stream is captured into a graph.
+#include <atomic>
+#include <future>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "cistern/core/size.hpp"
+#include "cistern/core/stream_order.hpp"
+#include "cistern/pool/planned.hpp"
+#include "cistern/stack/stack.hpp"
+#include "support/cuda_machine.hpp"
+#include "support/ledger.hpp"
+#include "support/seed.hpp"
+#include "support/stream_program.hpp"
+
+namespace cistern {
+namespace {
+
+using namespace literals;
+using CudaKind = CudaDevice::Memory;
+
+CUstream_st* special_handle(std::uintptr_t handle) {
+  return reinterpret_cast<CUstream_st*>(handle);  // NOLINT(performance-no-int-to-ptr)
+}
+
+class CudaStreams : public testing::OnFakeCuda {
+ protected:
+  void use(CUstream_st* stream, const Block& block) {
+    fake().launch(stream, {{.block = block, .access = SimulatedQueues::Access::write}});
+  }
+};
+
+TEST_F(CudaStreams, HaveAnIdForEachHandleUntilTheyAreRetired) {
+  const auto opened = device();
+  EXPECT_EQ(opened->stream(nullptr), Stream{});
+  EXPECT_EQ(opened->stream(special_handle(cuda_legacy_stream)), Stream{});
+  CUstream_st* const one = fake().make_stream();
+  const Stream first = opened->stream(one);
+  const Stream second = opened->stream(fake().make_stream());
+  EXPECT_EQ(first.handle, one);
+  EXPECT_EQ(opened->stream(one), first);
+  std::set<std::uint64_t> ids{0, first.id, second.id};
+  opened->stream_order()->retire(first);
+  opened->stream_order()->retire(first);
+  EXPECT_TRUE(opened->stream_order()->wait({}, first)) << "nothing is left";
+  EXPECT_TRUE(opened->stream_order()->wait(first, second)) << "the host waits instead";
+  ids.insert(opened->stream(one).id);
+  ids.insert(device()->stream(one).id);
+  EXPECT_EQ(ids.size(), 5U);
+  EXPECT_EQ(opened->transfer()->fill(Block{.bytes = 1}, 0, 1, {}, first).error().code,
+            Errc::device_failed);
+}
+
+TEST_F(CudaStreams, AHandleThatIsUsedAgainIsAnotherStream) {
+  const auto opened = device();
+  CUstream_st* const handle = fake().make_stream();
+  const Stream before = opened->stream(handle);
+  fake().reuse_handle(handle);
+  const Stream after = opened->stream(handle);
+  EXPECT_NE(before.id, after.id);
+  EXPECT_EQ(opened->stream(handle), after);
+  fake().changeable_api().stream_id = nullptr;  // of a driver before 12.0
+  const auto older = device();
+  const Stream known = older->stream(handle);
+  EXPECT_EQ(older->stream(handle), known);
+}
+
+TEST_F(CudaStreams, AStreamOfAnotherContextIsRefused) {
+  const auto opened = device();
+  fake().push(fake().make_context());
+  CUstream_st* const foreign = fake().make_stream();
+  fake().pop();
+  EXPECT_THROW((void)opened->stream(foreign), std::invalid_argument);
+}
+
+TEST_F(CudaStreams, ABlockPassesFromOneToAnotherByAnEventOfThePool) {
+  const auto opened = device();
+  CUstream_st* const handles[] = {fake().make_stream(), fake().make_stream(false)};
+  const Stream streams[] = {opened->stream(handles[0]), opened->stream(handles[1])};
+  const Stack stack = open("cache > mine", {{"mine", opened}});
+  for (int turn = 0; turn < 20; ++turn) {
+    const Block block = stack->allocate({.bytes = 1_MiB, .stream = streams[0]});
+    use(handles[0], block);
+    stack->deallocate(block, streams[0]);
+  }
+  EXPECT_EQ(fake().figures().events_made, 0U) << "on the same stream nothing is waited for";
+  for (std::size_t turn = 0; turn < 20; ++turn) {
+    const std::size_t i = (turn + 1) % 2;
+    const Block block = stack->allocate({.bytes = 1_MiB, .stream = streams[i]});
+    use(handles[i], block);
+    stack->deallocate(block, streams[i]);
+  }
+  EXPECT_EQ(fake().figures().waits, 20U);
+  EXPECT_EQ(fake().figures().events_made, 1U);
+}
+
+TEST_F(CudaStreams, AStreamThatUsesABlockAsWellIsWaitedFor) {
+  const auto opened = device();
+  CUstream_st* const home = fake().make_stream(false);
+  CUstream_st* const side = fake().make_stream(false);
+  const Stack stack = open("cache > mine", {{"mine", opened}});
+  const Block block = stack->allocate({.bytes = 1_MiB, .stream = opened->stream(home)});
+  use(home, block);
+  fake().wait(side, home);
+  use(side, block);
+  ASSERT_TRUE(stack->also_used_on(block, opened->stream(side)));
+  stack->deallocate(block, opened->stream(home));
+  const Block again = stack->allocate({.bytes = 1_MiB, .stream = opened->stream(home)});
+  EXPECT_EQ(again.memory, block.memory);
+  use(home, again);
+  stack->deallocate(again, opened->stream(home));
+}
+
+TEST_F(CudaStreams, EachThreadHasItsOwnDefaultStream) {
+  const auto opened = device();
+  CUstream_st* const per_thread = special_handle(cuda_per_thread_stream);
+  const Stream here = opened->stream(per_thread);
+  Stream there;
+  EXPECT_NE(here.id, 0U);
+  EXPECT_EQ(opened->stream(per_thread), here);
+  const Stack stack = open("cache > mine", {{"mine", opened}});
+  const void* memory = nullptr;
+  std::thread([&] {
+    there = opened->stream(per_thread);
+    const Block block = stack->allocate({.bytes = 1_MiB, .stream = there});
+    memory = block.memory;
+    use(per_thread, block);
+    stack->deallocate(block, there);
+  }).join();
+  EXPECT_NE(here.id, there.id);
+  const Block taken = stack->allocate({.bytes = 1_MiB, .stream = here});
+  EXPECT_EQ(taken.memory, memory);
+  use(per_thread, taken);
+  stack->deallocate(taken, here);
+  std::thread([&] {
+    // Also for a stream beside all others, which the legacy stream does not wait for.
+    CUstream_st* const beside = fake().make_stream(false);
+    const Block block = stack->allocate({.bytes = 1_MiB, .stream = opened->stream(beside)});
+    EXPECT_EQ(block.memory, memory);
+    use(beside, block);
+    stack->deallocate(block, opened->stream(beside));
+  }).join();
+  const Block again = stack->allocate({.bytes = 1_MiB, .stream = there});
+  EXPECT_EQ(again.memory, memory) << "another thread's stream is made to wait";
+  std::thread([&] { fake().synchronize(special_handle(cuda_legacy_stream)); }).join();
+  stack->deallocate(again, there);
+}
+
+TEST_F(CudaStreams, WorkOfAnotherThreadsDefaultStreamIsWaitedForBeforeMemoryGoesBack) {
+  const auto opened = device();
+  CUstream_st* const per_thread = special_handle(cuda_per_thread_stream);
+  const Block block = opened->allocate(1_MiB);
+  Stream there;
+  std::thread([&] {
+    there = opened->stream(per_thread);
+    use(per_thread, block);
+  }).join();
+  opened->deallocate(block, there);
+}
+
+TEST_F(CudaStreams, MayBeRetiredWhileOthersUseThem) {
+  const auto opened = device();
+  StreamOrder& order = *opened->stream_order();
+  for (int turn = 0; turn < 20; ++turn) {
+    CUstream_st* const handle = fake().make_stream();
+    const Stream stream = opened->stream(handle);
+    const Block block = opened->allocate(64_KiB);
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] {
+        for (int times = 0; times < 20; ++times) {
+          EXPECT_TRUE(order.wait({}, stream));
+          EXPECT_TRUE(order.synchronize(stream));
+          static_cast<void>(opened->transfer()->fill(block, 0, 64, std::byte(1), stream));
+        }
+      });
+    }
+    order.retire(stream);
+    fake().destroy_stream(handle);  // nobody has it in hand any more
+    for (std::thread& thread : threads)
+      thread.join();
+    opened->deallocate(block);
+  }
+}
+
+TEST_F(CudaStreams, AWaitThatFailsIsMadeByTheHost) {
+  const auto fails = [&](const char* call) {
+    for (std::size_t n = 1; n < 20; ++n) {
+      const auto opened = device();
+      const Stream one = opened->stream(fake().make_stream());
+      const Stream two = opened->stream(fake().make_stream());
+      fake().fail_next(n, CudaResult::unknown);
+      EXPECT_TRUE(opened->stream_order()->wait(one, two)) << call;
+      const bool is_it = fake().failed_call() == call;
+      fake().fail_next(0, CudaResult::success);
+      if (is_it) return true;
+    }
+    return false;
+  };
+  for (const char* call : {"cuEventCreate", "cuEventRecord", "cuStreamWaitEvent"})
+    EXPECT_TRUE(fails(call)) << call;
+}
+
+// --- Captures. ---
+
+TEST_F(CudaStreams, ARequestThatNeedsTheDriverFailsInACapture) {
+  for (const CudaKind kind :
+       {CudaKind::device, CudaKind::managed, CudaKind::pinned, CudaKind::async}) {
+    SCOPED_TRACE(testing::name_of(kind));
+    const auto opened = device(kind);
+    CUstream_st* const handle = fake().make_stream();
+    const Stream stream = opened->stream(handle);
+    const Stack stack = open("retry > coalesce > mine", {{"mine", opened}});
+    fake().begin_capture(handle);
+    const Expected<Block> refused = stack->try_allocate({.bytes = 1_KiB, .stream = stream});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::in_capture);
+    EXPECT_NE(describe(refused.error())
+                  .find("the device cannot be asked while the stream is captured into a graph"),
+              std::string::npos)
+        << describe(refused.error());
+    EXPECT_TRUE(fake().end_capture(handle)) << "and the capture is as it was";
+    stack->deallocate(stack->allocate({.bytes = 1_KiB, .stream = stream}), stream);
+  }
+}
+
+TEST_F(CudaStreams, ARequestBesideACaptureOfAnotherThreadDisturbsNothing) {
+  for (const CudaKind kind :
+       {CudaKind::device, CudaKind::managed, CudaKind::pinned, CudaKind::async}) {
+    SCOPED_TRACE(testing::name_of(kind));
+    const auto opened = device(kind);
+    CUstream_st* const captured = fake().make_stream();
+    CUstream_st* const other = fake().make_stream(false);
+    const Stream stream = opened->stream(other);
+    std::thread([&] { fake().begin_capture(captured, CudaCaptureMode::global); }).join();
+    const Block block = opened->allocate({.bytes = 1_MiB, .stream = stream});
+    EXPECT_TRUE(write(*opened, block, 'b', stream));
+    EXPECT_TRUE(holds(*opened, block, 'b', stream));
+    EXPECT_TRUE(opened->deallocate(block, stream));
+    const Expected<Block> by_default = opened->try_allocate({.bytes = 1_MiB});
+    EXPECT_EQ(by_default.has_value(), kind != CudaKind::async);
+    if (by_default) opened->deallocate(*by_default);
+    EXPECT_TRUE(fake().end_capture(captured));
+  }
+}
+
+TEST_F(CudaStreams, IdleBlocksAreHandedOutInACapture) {
+  const auto opened = device();
+  CUstream_st* const captured = fake().make_stream();
+  CUstream_st* const other = fake().make_stream(false);
+  const Stream stream = opened->stream(captured);
+  const Stack stack = open("cache > mine", {{"mine", opened}});
+  const Block by_itself = stack->allocate({.bytes = 1_MiB, .stream = stream});
+  const Block by_another = stack->allocate({.bytes = 8_MiB, .stream = opened->stream(other)});
+  use(other, by_another);
+  stack->deallocate(by_itself, stream);
+  stack->deallocate(by_another, opened->stream(other));
+  fake().begin_capture(captured);
+  const Block first = stack->allocate({.bytes = 1_MiB, .stream = stream});
+  EXPECT_EQ(first.memory, by_itself.memory);
+  const Block second = stack->allocate({.bytes = 8_MiB, .stream = stream});
+  EXPECT_EQ(second.memory, by_another.memory) << "the host has waited for the other stream";
+  stack->deallocate(first, stream);
+  const Expected<Block> outside =
+      stack->try_allocate({.bytes = 1_MiB, .stream = opened->stream(other)});
+  ASSERT_TRUE(outside);
+  EXPECT_NE(outside->memory, first.memory) << "what a graph was given is not handed out beside it";
+  EXPECT_FALSE(fake().is_captured(other));
+  EXPECT_TRUE(fake().end_capture(captured));
+  use(captured, second);
+  stack->deallocate(second, stream);
+  stack->deallocate(*outside, opened->stream(other));
+}
+
+TEST_F(CudaStreams, StreamsOfOneCaptureWaitForEachOther) {
+  const auto opened = device();
+  CUstream_st* const handles[] = {fake().make_stream(), fake().make_stream()};
+  const Stream one = opened->stream(handles[0]);
+  const Stream two = opened->stream(handles[1]);
+  const Stack stack = open("cache > mine", {{"mine", opened}});
+  const Block block = stack->allocate({.bytes = 1_MiB, .stream = one});
+  fake().begin_capture(handles[0]);
+  fake().join_capture(handles[1], handles[0]);
+  stack->deallocate(block, one);
+  const Block taken = stack->allocate({.bytes = 1_MiB, .stream = two});
+  EXPECT_EQ(taken.memory, block.memory);
+  EXPECT_TRUE(fake().end_capture(handles[0]));
+  stack->deallocate(taken, two);
+  // Of two captures neither waits for the other.
+  fake().begin_capture(handles[0]);
+  fake().begin_capture(handles[1]);
+  EXPECT_FALSE(opened->stream_order()->wait(one, two));
+  EXPECT_EQ(opened->stream_order()->synchronize(one).error().code, Errc::in_capture);
+  EXPECT_TRUE(fake().end_capture(handles[0]));
+  EXPECT_TRUE(fake().end_capture(handles[1]));
+}
+
+TEST_F(CudaStreams, WhatIsFreedInACaptureGoesBackWhenItHasEnded) {
+  for (const CudaKind kind :
+       {CudaKind::device, CudaKind::managed, CudaKind::pinned, CudaKind::async}) {
+    SCOPED_TRACE(testing::name_of(kind));
+    const auto opened = device(kind);
+    CUstream_st* const handle = fake().make_stream();
+    const Stream stream = opened->stream(handle);
+    const Block first = opened->allocate({.bytes = 1_MiB, .stream = stream});
+    const Block second = opened->allocate({.bytes = 1_MiB, .stream = stream});
+    const auto held = [&] {
+      const testing::FakeCuda::Figures figures = fake().figures();
+      return figures.used + figures.host + figures.managed;
+    };
+    use(handle, first);
+    fake().begin_capture(handle);
+    opened->deallocate(first, stream);
+    opened->deallocate(second, stream);
+    EXPECT_EQ(opened->stats().live_blocks.current, 0U);
+    EXPECT_GE(held(), 2_MiB) << "it is there still";
+    EXPECT_TRUE(fake().end_capture(handle));
+    const Block next = opened->allocate({.bytes = 1_KiB, .stream = stream});
+    opened->deallocate(next, stream);
+    opened->trim();
+    EXPECT_EQ(held(), 0U);
+  }
+}
+
+TEST_F(CudaStreams, ACaptureThatIsUnderWayWhenTheDeviceEndsLosesNothing) {
+  CUstream_st* const handle = fake().make_stream();
+  {
+    const auto opened = device(CudaKind::async);
+    const Stream stream = opened->stream(handle);
+    const Block block = opened->allocate({.bytes = 1_MiB, .stream = stream});
+    fake().begin_capture(handle);
+    opened->deallocate(block, stream);
+    EXPECT_TRUE(fake().end_capture(handle));
+  }
+  EXPECT_EQ(fake().leaks(), "");
+}
+
+TEST_F(CudaStreams, TransfersAreAPartOfTheGraphOrRefused) {
+  const auto opened = device();
+  CUstream_st* const handle = fake().make_stream();
+  const Stream stream = opened->stream(handle);
+  const Block block = opened->allocate({.bytes = 1_MiB, .stream = stream});
+  ASSERT_TRUE(write(*opened, block, 'a', stream));
+  fake().begin_capture(handle);
+  Transfer& transfer = *opened->transfer();
+  EXPECT_TRUE(transfer.fill(block, 0, 1_KiB, std::byte('g'), stream));
+  EXPECT_TRUE(transfer.copy(block, 1_KiB, block, 0, 1_KiB, stream));
+  std::vector<std::byte> bytes(1_KiB);
+  EXPECT_EQ(transfer.upload(block, 0, bytes, stream).error().code, Errc::in_capture);
+  EXPECT_EQ(transfer.download(bytes, block, 0, stream).error().code, Errc::in_capture);
+  EXPECT_TRUE(fake().end_capture(handle));
+  EXPECT_TRUE(holds(*opened, block, 'a', stream)) << "nothing was run";
+  opened->deallocate(block, stream);
+}
+
+/// A loop that is captured once it is planned: its addresses are those that every launch uses.
+TEST_F(CudaStreams, APlannedTurnIsCapturedAtTheAddressesOfThePlan) {
+  const auto opened = device();
+  CUstream_st* const handle = fake().make_stream();
+  const Stream stream = opened->stream(handle);
+  const Stack stack = open("planned > coalesce > mine", {{"mine", opened}});
+  auto& planned = *find_stage<Planned>(*stack);
+  const auto turn = [&] {
+    std::vector<const void*> addresses;
+    std::vector<Block> blocks;
+    for (const std::size_t bytes : {1_MiB, 300_KiB, 5_MiB, 64_KiB}) {
+      blocks.push_back(stack->allocate({.bytes = bytes, .stream = stream}));
+      addresses.push_back(blocks.back().memory);
+      use(handle, blocks.back());
+    }
+    for (const Block& block : blocks)
+      stack->deallocate(block, stream);
+    stack->cycle();
+    return addresses;
+  };
+  for (int i = 0; i < 3; ++i)
+    turn();
+  const std::vector<const void*> before = turn();
+  ASSERT_TRUE(planned.pin());
+  const std::size_t allocations = fake().figures().allocations;
+  fake().begin_capture(handle);
+  EXPECT_EQ(turn(), before);
+  EXPECT_TRUE(fake().end_capture(handle));
+  stack->trim();
+  EXPECT_EQ(turn(), before);
+  EXPECT_EQ(fake().figures().allocations, allocations);
+  planned.unpin();
+}
+
+// --- Programs. ---
+
+/// The queues of a fake GPU, with a device's names for the streams.
+class CudaProgramStreams {
+ public:
+  CudaProgramStreams(testing::FakeCuda& fake, CudaDevice& device) : fake_(fake), device_(device) {}
+
+  [[nodiscard]] Stream make_stream(bool /*out_of_order*/) {
+    return device_.stream(fake_.make_stream(made_++ % 2 == 0));
+  }
+  void launch(Stream stream, const std::vector<SimulatedQueues::Use>& uses) {
+    fake_.launch(handle(stream), uses);
+    ++launched_;
+  }
+  /// The program need not wait for a stream that it has destroyed.
+  void wait_as_program(Stream waiter, Stream on) {
+    if (!gone_.contains(on.id)) fake_.wait(handle(waiter), handle(on));
+  }
+  bool synchronize(Stream stream) {
+    fake_.synchronize(handle(stream));
+    return true;
+  }
+  void retire(Stream stream) {
+    device_.stream_order()->retire(stream);
+    fake_.destroy_stream(handle(stream));
+    gone_.insert(stream.id);
+  }
+  bool step(std::uint64_t choice) { return fake_.queues().step(choice); }
+
+  [[nodiscard]] std::size_t launched() const { return launched_; }
+
+ private:
+  static CUstream_st* handle(Stream stream) {
+    return stream.id == 0 ? special_handle(cuda_legacy_stream)
+                          : static_cast<CUstream_st*>(stream.handle);
+  }
+
+  testing::FakeCuda& fake_;
+  CudaDevice& device_;
+  std::set<std::uint64_t> gone_;
+  std::size_t made_ = 0;
+  std::size_t launched_ = 0;
+};
+
+struct CudaStack {
+  const char* pools = "";
+  CudaKind memory = CudaKind::device;
+  bool resets = false;
+};
+
+class CudaPrograms : public testing::OnFakeCuda, public ::testing::WithParamInterface<CudaStack> {
+ protected:
+  struct Found {
+    std::size_t works = 0;
+    std::size_t waits = 0;
+    std::vector<std::string> misuses;
+  };
+
+  /// One program on one stack, half of them on a GPU so small that idle memory goes back.
+  Found run(std::uint64_t seed, bool ignores_waits) {
+    testing::Random random(seed);
+    on({.memory = random.chance(50) ? 12_MiB : 1_GiB, .page = 64_KiB});
+    if (ignores_waits) {
+      fake().changeable_api().wait_event = [](CUstream_st*, CUevent_st*, unsigned) {
+        return CudaResult::success;
+      };
+    }
+    Found found;
+    {
+      const auto opened = device({.memory = GetParam().memory, .ceiling = 0});
+      const Stack stack = open(GetParam().pools, {{"mine", opened}});
+      CudaProgramStreams streams(fake(), *opened);
+      testing::StreamProgram program(*stack, streams,
+                                     {.streams = 1 + random.below(4),
+                                      .out_of_order = false,
+                                      .retires = random.chance(30),
+                                      .outlives = !GetParam().resets,
+                                      .resets = GetParam().resets && random.chance(50),
+                                      .most_live = 4 + random.below(20),
+                                      .largest_bits = 12 + static_cast<unsigned>(random.below(9)),
+                                      .run_seed = seed});
+      const std::uint64_t turn = random.below(1000);
+      const std::size_t steps = 10 + random.below(60);
+      for (int i = 0; i < 5; ++i)
+        program.turn(random.chance(80) ? turn : turn + 1, steps);
+      if (random.chance(20)) stack->trim();
+      EXPECT_EQ(stack->validate(), "");
+      found.works = streams.launched();
+    }
+    EXPECT_EQ(fake().leaks(), "");
+    found.waits = fake().figures().waits;
+    found.misuses = fake().misuses();
+    return found;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    All, CudaPrograms,
+    ::testing::Values(CudaStack{.pools = "cache > mine"}, CudaStack{.pools = "coalesce > mine"},
+                      CudaStack{.pools = "coalesce(streams=separate) > mine"},
+                      CudaStack{.pools = "virtual(page=64KiB) > mine"},
+                      CudaStack{.pools = "arena(warn_bytes=1GiB) > cache > mine", .resets = true},
+                      CudaStack{.pools = "planned > coalesce > mine", .resets = true},
+                      CudaStack{.pools = "limit(1GiB) > mine", .memory = CudaKind::async},
+                      CudaStack{.pools = "cache > mine", .memory = CudaKind::async},
+                      CudaStack{.pools = "coalesce > mine", .memory = CudaKind::managed},
+                      CudaStack{.pools = "limit(1GiB) > mine", .memory = CudaKind::pinned}));
+
+TEST_P(CudaPrograms, HaveTheirMemoryInOrder) {
+  const std::uint64_t first = testing::seed_or(1);
+  std::size_t works = 0;
+  for (std::uint64_t seed = first; seed < first + 100; ++seed) {
+    SCOPED_TRACE(testing::replay_hint(seed));
+    const Found found = run(seed, false);
+    ASSERT_EQ(found.misuses, std::vector<std::string>());
+    works += found.works;
+  }
+  EXPECT_GT(works, 2000U);
+}
+
+TEST_P(CudaPrograms, AreCaughtWithoutTheirWaits) {
+  const std::uint64_t first = testing::seed_or(1);
+  const bool has_waits = std::string(GetParam().pools).find("limit") == std::string::npos;
+  std::size_t caught = 0;
+  for (std::uint64_t seed = first; seed < first + 40; ++seed) {
+    if (!run(seed, true).misuses.empty()) ++caught;
+  }
+  if (has_waits) {
+    EXPECT_GE(caught, 10U);
+  }
+  on({});  // what was broken on purpose is forgotten
+}
+
+}  // namespace
+}  // namespace cistern
