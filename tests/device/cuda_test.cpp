@@ -403,6 +403,34 @@ TEST_F(CudaTest, WhatIsNotThereIsSaid) {
             "there is no cuda device: the driver cannot begin (CUDA_ERROR_UNKNOWN)");
 }
 
+TEST_F(CudaTest, AnOlderDriverIsToldByWhatItLacks) {
+  const auto missing_of = [&](const std::string& lacks) -> std::string {
+    CudaApi api;
+    const auto find = [&](const std::string& name, int /*version*/) {
+      return name != lacks ? reinterpret_cast<void*>(fake().api().init) : nullptr;
+    };
+    const char* const missing = fill_cuda_api(api, find);
+    EXPECT_EQ(api.stream_id == nullptr, lacks == "cuStreamGetId");
+    EXPECT_NE(api.init, nullptr);
+    return missing != nullptr ? missing : "";
+  };
+  EXPECT_EQ(missing_of(""), "");
+  EXPECT_EQ(missing_of("cuMemMap"), "cuMemMap");
+  EXPECT_EQ(missing_of("cuMemPrefetchAsync"), "cuMemPrefetchAsync");
+  EXPECT_EQ(missing_of("cuStreamGetId"), "") << "that is for drivers from 12.0 on";
+}
+
+TEST_F(CudaTest, ErrorsAreNamedAndToldApart) {
+  EXPECT_STREQ(cuda_name(CudaResult::stream_capture_isolation),
+               "CUDA_ERROR_STREAM_CAPTURE_ISOLATION");
+  EXPECT_STREQ(cuda_name(static_cast<CudaResult>(12345)), "a CUDA error without a name");
+  for (const CudaResult code : {CudaResult::success, CudaResult::out_of_memory,
+                                CudaResult::invalid_value, CudaResult::not_supported})
+    EXPECT_FALSE(is_sticky(code) || is_of_capture(code)) << cuda_name(code);
+  EXPECT_TRUE(is_of_capture(CudaResult::captured_event));
+  EXPECT_FALSE(is_of_capture(CudaResult::unknown));
+}
+
 TEST_F(CudaTest, FindsEveryGpuWithoutAContext) {
   on({.gpus = 2, .memory = 80_GiB, .has_concurrent_managed = false});
   std::string why;
