@@ -214,7 +214,7 @@ void CudaDevice::give_back(Piece piece, Stream stream) noexcept {
 }
 
 void CudaDevice::trim_to(std::size_t keep_bytes) noexcept {
-  state_->trim_pool(keep_bytes);
+  state_->trim(keep_bytes);
 }
 
 std::size_t CudaDevice::kept_idle() const noexcept {

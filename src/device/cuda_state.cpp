@@ -214,8 +214,10 @@ void CudaDevice::State::close() noexcept {
   if (context() == nullptr) return;
   {
     const CudaScope scope(*this);
-    for (Waiting waiting; take_waiting(waiting);)
+    for (Waiting waiting; take_waiting(waiting);) {
+      static_cast<void>(may_go(waiting.stream));  // there is no later
       release(waiting.piece, waiting.stream);
+    }
     for (CUevent_st* const event : events_)
       api.destroy_event(event);
     if (CUmemPoolHandle_st* const pool = pool_.load(std::memory_order_acquire); pool != nullptr)
@@ -293,7 +295,10 @@ unsigned long long CudaDevice::State::driver_id_of(CUstream_st* handle) const no
 
 // The legacy stream waits for every thread's default stream, and they for it.
 CudaQueue CudaDevice::State::queue_of(Stream stream) noexcept {
-  if (stream.id == 0) return {*this, special_stream(cuda_legacy_stream), 0};
+  if (stream.id == 0) {
+    uses_default_.store(true, std::memory_order_relaxed);
+    return {*this, special_stream(cuda_legacy_stream), 0};
+  }
   const std::lock_guard lock(mutex_);
   const auto found = streams_.find(stream.id);
   if (found == streams_.end() || found->second.is_leaving) return {};
@@ -338,10 +343,21 @@ CudaResult CudaDevice::State::wait(Stream waiter, Stream on) noexcept {
   if (last.graph != next.graph) return CudaResult::stream_capture_isolation;
   CUevent_st* const event = take_event();
   if (event == nullptr) return CudaResult::out_of_memory;
-  CudaResult code = api.record_event(event, before.get());
+  CudaResult code = record(event, before.get(), last);
   if (code == CudaResult::success) code = api.wait_event(behind.get(), event, 0);
   put_event(event);  // what waits for it waits for what was recorded, whatever becomes of it
   return code;
+}
+
+// Another thread may begin a capture of the stream meanwhile. An event of the capture must be
+// waited for by nobody outside, who would else be captured too.
+CudaResult CudaDevice::State::record(CUevent_st* event, CUstream_st* handle,
+                                     const Capture& before) noexcept {
+  const CudaResult code = api.record_event(event, handle);
+  if (code != CudaResult::success) return code;
+  const Capture after = capture_of(handle);
+  if (after.result != CudaResult::success) return after.result;
+  return after.graph == before.graph ? code : CudaResult::stream_capture_unsupported;
 }
 
 CudaResult CudaDevice::State::synchronize(CUstream_st* handle) noexcept {
@@ -349,18 +365,18 @@ CudaResult CudaDevice::State::synchronize(CUstream_st* handle) noexcept {
   return refusal != CudaResult::success ? refusal : api.synchronize_stream(handle);
 }
 
-// What stands in the legacy stream alone does not include what it would have to wait for.
+// By an event, because to wait for a stream breaks a capture that another thread has just begun;
+// and because what stands in the legacy stream alone does not include what it would have to wait
+// for.
 CudaResult CudaDevice::State::synchronize(Stream stream) noexcept {
   const CudaQueue queue = queue_of(stream);
   if (!queue) return CudaResult::success;
-  const bool is_another_threads =
-      stream.id != 0 && queue.get() == special_stream(cuda_legacy_stream);
-  if (!is_another_threads) return synchronize(queue.get());
-  if (const CudaResult refusal = capture_of(queue.get()).refusal(); refusal != CudaResult::success)
-    return refusal;
+  if (stream.id == 0) return synchronize(queue.get());
+  const Capture capture = capture_of(queue.get());
+  if (!capture.is_none()) return capture.refusal();
   CUevent_st* const event = take_event();
   if (event == nullptr) return CudaResult::out_of_memory;
-  CudaResult code = api.record_event(event, queue.get());
+  CudaResult code = record(event, queue.get(), capture);
   if (code == CudaResult::success) code = api.synchronize_event(event);
   put_event(event);
   return code;
@@ -378,7 +394,8 @@ void CudaDevice::State::retire(Stream stream) noexcept {
 }
 
 bool CudaDevice::State::synchronize_all() noexcept {
-  bool is_done = synchronize(Stream{}) == CudaResult::success;
+  bool is_done = !uses_default_.load(std::memory_order_relaxed) ||
+                 synchronize(Stream{}) == CudaResult::success;
   std::uint64_t last = 0;
   while (true) {
     {
@@ -501,21 +518,26 @@ bool CudaDevice::State::make_room_to_wait() noexcept try {
   return false;
 }
 
-bool CudaDevice::State::may_go(Stream stream) noexcept {
-  const CudaQueue queue = queue_of(stream);
-  return !queue || !is_of_capture(capture_of(queue.get()).refusal());
-}
-
 void CudaDevice::State::give_back(const Piece& piece, Stream stream) noexcept {
   const CudaScope scope(*this);
-  if (scope.result() == CudaResult::success && !may_go(stream)) {
-    const std::lock_guard lock(mutex_);
-    waiting_.push_back({.piece = piece, .stream = stream});
-    has_waiting_.store(true, std::memory_order_relaxed);
-    return;
+  if (may_go(stream)) {
+    release(piece, stream);
+    return settle();
   }
-  release(piece, stream);
-  settle();
+  const std::lock_guard lock(mutex_);
+  waiting_.push_back({.piece = piece, .stream = stream});
+  has_waiting_.store(true, std::memory_order_relaxed);
+}
+
+// Once what stands in the stream is done, or where the pool sees to that; not in a capture.
+bool CudaDevice::State::may_go(Stream stream) noexcept {
+  if (options.memory == Memory::async) {
+    const CudaQueue queue = queue_or_default(stream);
+    return !is_of_capture(capture_of(queue.get()).refusal());
+  }
+  CudaResult code = synchronize(stream);
+  if (code != CudaResult::success && !is_of_capture(code)) code = synchronize(stream);
+  return !is_of_capture(code);
 }
 
 void CudaDevice::State::release(const Piece& piece, Stream stream) noexcept {
@@ -524,7 +546,6 @@ void CudaDevice::State::release(const Piece& piece, Stream stream) noexcept {
   if (options.memory == Memory::async) {
     code = api.free_async(address, queue_or_default(stream).get());
   } else {
-    if (synchronize(stream) != CudaResult::success) static_cast<void>(synchronize(stream));
     code = options.memory == Memory::pinned ? api.free_host(piece.memory) : api.free(address);
   }
   expect_freed(code, piece.bytes);
@@ -536,12 +557,12 @@ void CudaDevice::State::release(const Piece& piece, Stream stream) noexcept {
 bool CudaDevice::State::take_waiting(Waiting& taken) noexcept {
   const std::lock_guard lock(mutex_);
   if (waiting_.empty()) return false;
-  taken = waiting_.back();
-  waiting_.pop_back();
+  taken = waiting_.front();
+  waiting_.erase(waiting_.begin());
   return true;
 }
 
-// Those that still cannot go are taken out and put back: they are few, and captures short.
+// Those that still cannot go are taken out and put behind the others: they are few.
 void CudaDevice::State::settle() noexcept {
   if (!has_waiting_.load(std::memory_order_relaxed)) return;
   std::size_t left = 0;
@@ -557,7 +578,7 @@ void CudaDevice::State::settle() noexcept {
     }
     is_empty = false;
     const std::lock_guard lock(mutex_);
-    waiting_.insert(waiting_.begin(), waiting);
+    waiting_.push_back(waiting);
   }
   if (!is_empty) return;
   const std::lock_guard lock(mutex_);
@@ -587,12 +608,13 @@ std::size_t CudaDevice::State::pool_idle() const noexcept {
 }
 
 // What was freed is the pool's once the streams have come to that.
-void CudaDevice::State::trim_pool(std::size_t keep_bytes) noexcept {
+void CudaDevice::State::trim(std::size_t keep_bytes) noexcept {
   CUmemPoolHandle_st* const from = pool_.load(std::memory_order_acquire);
-  if (from == nullptr) return;
+  if (from == nullptr && !has_waiting_.load(std::memory_order_relaxed)) return;
   const CudaScope scope(*this);
   if (scope.result() != CudaResult::success) return;
   settle();
+  if (from == nullptr) return;
   synchronize_all();
   std::uint64_t used = 0;
   if (keep_bytes > 0) api.get_pool(from, CudaPoolAttribute::used_current, &used);

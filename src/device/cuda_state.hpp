@@ -110,10 +110,11 @@ class CudaDevice::State {
   /// The same, or the default one.
   [[nodiscard]] CudaQueue queue_or_default(Stream stream) noexcept;
   CudaResult wait(Stream waiter, Stream on) noexcept;
+  /// Of a stream that nobody else captures.
   CudaResult synchronize(CUstream_st* handle) noexcept;
   CudaResult synchronize(Stream stream) noexcept;
   void retire(Stream stream) noexcept;
-  /// Waits for all streams; false if one cannot be waited for.
+  /// Waits for all streams that were used; false if one cannot be waited for.
   bool synchronize_all() noexcept;
 
   /// What a stream is in: a graph, which is told by a number; nothing, which is 0; or a capture of
@@ -148,7 +149,8 @@ class CudaDevice::State {
   void give_back_pinned(void* memory) noexcept;
   /// Gives back what could not go while a stream was captured, and now can.
   void settle() noexcept;
-  void trim_pool(std::size_t keep_bytes) noexcept;
+  /// The same, and what the driver's pool keeps beyond so many bytes.
+  void trim(std::size_t keep_bytes) noexcept;
   [[nodiscard]] std::size_t pool_idle() const noexcept;
 
   /// Says so once if memory could not be given back.
@@ -174,7 +176,8 @@ class CudaDevice::State {
   CudaResult choose_context(CUctx_st*& chosen) noexcept;
   unsigned long long driver_id_of(CUstream_st* handle) const noexcept;
   void let_go(std::uint64_t stream) noexcept;
-  bool may_go(Stream stream) noexcept;
+  CudaResult record(CUevent_st* event, CUstream_st* handle, const Capture& before) noexcept;
+  [[nodiscard]] bool may_go(Stream stream) noexcept;
   CudaResult pool(CUmemPoolHandle_st*& made) noexcept;
   CudaResult ask(std::size_t bytes, CUstream_st* stream, void*& memory) noexcept;
   bool make_room_to_wait() noexcept;
@@ -189,6 +192,7 @@ class CudaDevice::State {
   std::atomic<bool> has_reported_{false};
   std::atomic<CUmemPoolHandle_st*> pool_{nullptr};
   std::atomic<bool> has_waiting_{false};
+  std::atomic<bool> uses_default_{false};
 
   std::mutex open_mutex_;  // guards the two, and is held while they are made
   bool is_primary_ = false;

@@ -300,6 +300,30 @@ TEST_F(CudaStreams, StreamsOfOneCaptureWaitForEachOther) {
   EXPECT_TRUE(fake().end_capture(handles[1]));
 }
 
+/// Between the look at a stream and the event that is recorded there.
+TEST_F(CudaStreams, ACaptureThatBeginsMeanwhileIsNeitherEnteredNorBroken) {
+  static testing::FakeCuda* machine = nullptr;
+  static CudaApi real;
+  static CUstream_st* begun = nullptr;
+  machine = &fake();
+  real = fake().api();
+  begun = fake().make_stream();
+  fake().changeable_api().record_event = [](CUevent_st* event, CUstream_st* stream) {
+    if (stream == begun && !machine->is_captured(begun)) machine->begin_capture(begun);
+    return real.record_event(event, stream);
+  };
+  const auto opened = device();
+  const Stream stream = opened->stream(begun);
+  CUstream_st* const other = fake().make_stream();
+  opened->deallocate(opened->allocate({.bytes = 1_KiB, .stream = opened->stream(other)}),
+                     opened->stream(other));
+  EXPECT_FALSE(opened->stream_order()->wait(opened->stream(other), stream));
+  EXPECT_FALSE(fake().is_captured(other));
+  EXPECT_TRUE(fake().end_capture(begun));
+  EXPECT_EQ(opened->stream_order()->synchronize(stream).error().code, Errc::in_capture);
+  EXPECT_TRUE(fake().end_capture(begun));
+}
+
 TEST_F(CudaStreams, WhatIsFreedInACaptureGoesBackWhenItHasEnded) {
   for (const CudaKind kind :
        {CudaKind::device, CudaKind::managed, CudaKind::pinned, CudaKind::async}) {
@@ -320,8 +344,6 @@ TEST_F(CudaStreams, WhatIsFreedInACaptureGoesBackWhenItHasEnded) {
     EXPECT_EQ(opened->stats().live_blocks.current, 0U);
     EXPECT_GE(held(), 2_MiB) << "it is there still";
     EXPECT_TRUE(fake().end_capture(handle));
-    const Block next = opened->allocate({.bytes = 1_KiB, .stream = stream});
-    opened->deallocate(next, stream);
     opened->trim();
     EXPECT_EQ(held(), 0U);
   }

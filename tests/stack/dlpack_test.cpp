@@ -14,6 +14,7 @@
 #include "cistern/device/pmr.hpp"
 #include "cistern/stack/stack.hpp"
 #include "support/failing_new.hpp"
+#include "support/fake_cuda.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 
@@ -179,6 +180,22 @@ TEST(ToDlpack, TheDeviceIsOneThatDlpackKnows) {
   EXPECT_THROW(static_cast<void>(dlpack::device_type(limits)), std::invalid_argument);
   limits.host_addressable = true;
   EXPECT_EQ(dlpack::device_type(limits), kDLCPU);
+}
+
+TEST(ToDlpack, MemoryOfCudasKnowsItsKindAndItsGpu) {
+  const testing::FakeCuda machine({.gpus = 2});
+  const Extents shape = {4};
+  for (const auto& [text, type] : std::vector<std::pair<const char*, DLDeviceType>>{
+           {"cuda(device=1)", kDLCUDA},
+           {"cache > cuda(device=1, memory=async)", kDLCUDA},
+           {"coalesce > cuda(device=1, memory=managed)", kDLCUDAManaged},
+           {"cuda(device=1, memory=pinned)", kDLCUDAHost}}) {
+    const Stack stack = open(text);
+    DLManagedTensor* const tensor = to_dlpack(stack.buffer(16), {.shape = shape});
+    EXPECT_EQ(tensor->dl_tensor.device.device_type, type) << text;
+    EXPECT_EQ(tensor->dl_tensor.device.device_id, 1) << text;
+    free_tensor(tensor);
+  }
 }
 
 TEST(ToDlpack, AHostWithoutMemoryLeavesTheBufferAsItWas) {

@@ -22,6 +22,7 @@
 
 #include "cistern/core/buffer.hpp"
 #include "cistern/core/device.hpp"
+#include "cistern/device/cuda.hpp"
 
 namespace cistern {
 
@@ -31,7 +32,7 @@ struct DlpackTensor {
   std::span<const std::int64_t> strides{};  // in elements, may be negative; none: row by row
   DLDataType dtype{.code = kDLFloat, .bits = 32, .lanes = 1};
   std::size_t byte_offset = 0;  // of the element whose indices are all 0
-  int device_id = 0;            // which one, where there are several of the kind
+  int device_id = 0;  // which one, where there are several of the kind; CUDA's know theirs
 };
 
 namespace dlpack {
@@ -124,6 +125,17 @@ inline DLDeviceType device_type(const DeviceLimits& limits) {
   refuse("the device is of no kind that DLPack knows");
 }
 
+/// As a tensor names it. Memory of CUDA's knows its GPU, and DLPack which kind of it there is.
+inline DLDevice device_of(const Device& device, int device_id) {
+  const auto* const cuda = dynamic_cast<const CudaDevice*>(&device);
+  if (cuda == nullptr) return {.device_type = device_type(device.limits()), .device_id = device_id};
+  const CudaDevice::Memory memory = cuda->memory();
+  return {.device_type = memory == CudaDevice::Memory::managed  ? kDLCUDAManaged
+                         : memory == CudaDevice::Memory::pinned ? kDLCUDAHost
+                                                                : kDLCUDA,
+          .device_id = cuda->ordinal()};
+}
+
 /// What a tensor that was handed out keeps until it is deleted.
 struct Exported {
   DLManagedTensor managed{};
@@ -143,8 +155,9 @@ struct Exported {
   if (tensor.shape.size() > INT_MAX) dlpack::refuse("there are too many dimensions");
   if (!tensor.strides.empty() && tensor.strides.size() != tensor.shape.size())
     dlpack::refuse("there is a stride for each dimension, or there are none");
-  const DeviceLimits& limits = buffer.resource()->device().limits();
-  const DLDeviceType device_type = dlpack::device_type(limits);
+  const Device& of = buffer.resource()->device();
+  const DeviceLimits& limits = of.limits();
+  const DLDevice device = dlpack::device_of(of, tensor.device_id);
 
   const bool is_empty = dlpack::elements(tensor.shape) == 0;
   auto exported = std::make_unique<dlpack::Exported>();
@@ -167,7 +180,7 @@ struct Exported {
 
   DLManagedTensor& managed = exported->managed;
   managed.dl_tensor = {.data = first.memory,
-                       .device = {.device_type = device_type, .device_id = tensor.device_id},
+                       .device = device,
                        .ndim = static_cast<int>(exported->shape.size()),
                        .dtype = tensor.dtype,
                        .shape = exported->shape.data(),
