@@ -27,6 +27,7 @@ enum class CudaResult : std::uint32_t {
   invalid_context = 201,
   ecc_uncorrectable = 214,
   invalid_handle = 400,
+  not_found = 500,
   not_ready = 600,
   illegal_address = 700,
   context_is_destroyed = 709,

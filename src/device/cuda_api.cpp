@@ -134,14 +134,18 @@ class DriverEntryPoints {
 
   [[nodiscard]] bool are_there() const noexcept { return first_ != nullptr || second_ != nullptr; }
 
-  [[nodiscard]] void* find(const char* name, int version) const {
+  [[nodiscard]] void* find(const char* name, int version) {
     void* found = nullptr;
     CudaSymbolStatus status{};
     const CudaResult code = second_ != nullptr
                                 ? second_(name, &found, version, cuda_legacy_entry_points, &status)
                                 : first_(name, &found, version, cuda_legacy_entry_points);
-    return code == CudaResult::success ? found : nullptr;
+    if (code == CudaResult::success) return found;
+    if (code != CudaResult::not_found) failure_ = code;
+    return nullptr;
   }
+  /// What it answered where that was neither an entry point nor that there is none.
+  [[nodiscard]] CudaResult failure() const noexcept { return failure_; }
 
  private:
   using First = CudaResult(const char*, void**, int, std::uint64_t);
@@ -149,6 +153,7 @@ class DriverEntryPoints {
 
   Second* second_;
   First* first_;
+  CudaResult failure_ = CudaResult::success;
 };
 
 struct LoadedDriver {
@@ -162,13 +167,16 @@ LoadedDriver load_driver() {
   if (library == nullptr)
     return {.api = {}, .why_not = "no CUDA driver is installed (libcuda.so.1)"};
   LoadedDriver loaded;
-  const DriverEntryPoints points(library);
+  DriverEntryPoints points(library);
   const char* const missing =
       points.are_there()
           ? fill_cuda_api(loaded.api, [&](const char* n, int v) { return points.find(n, v); })
           : "cuGetProcAddress";
-  if (missing != nullptr)
-    loaded.why_not = std::string("the CUDA driver is older than 11.3: it has no ") + missing;
+  if (missing == nullptr) return loaded;
+  loaded.why_not =
+      points.failure() == CudaResult::success
+          ? std::string("the CUDA driver is older than 11.3: it has no ") + missing
+          : std::string("the CUDA driver has no entry points: ") + cuda_name(points.failure());
   return loaded;
 }
 
