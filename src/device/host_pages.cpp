@@ -39,8 +39,8 @@ void HostPages::do_release(const AddressRange& range) noexcept {
     report("host could not release %zu bytes of addresses", range.bytes);
 }
 
-Expected<void> HostPages::do_map(const AddressRange& /*range*/, std::byte* start,
-                                 std::size_t bytes, Stream /*stream*/) noexcept {
+Expected<void> HostPages::do_map(const AddressRange& /*range*/, std::byte* start, std::size_t bytes,
+                                 Stream /*stream*/) noexcept {
   const std::size_t before = mapped_.fetch_add(bytes, std::memory_order_relaxed);
   if (bytes <= saturating_subtract(most_, before) && populate(start, bytes)) return {};
   mapped_.fetch_sub(bytes, std::memory_order_relaxed);

@@ -24,7 +24,7 @@ enum class Errc : std::uint8_t {
   wrong_device,   // the memory is another device's
   unsupported,    // the device has no such capability
   wrong_thread,   // the pool is another thread's
-  in_capture,     // the stream is being captured into a graph, and the device would have to be asked
+  in_capture,     // the stream is captured into a graph, and the device would have to be asked
   device_failed,  // the device failed in another way
 };
 
