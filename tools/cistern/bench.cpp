@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "bench_contest.hpp"
+#include "bench_peers.hpp"
 #include "bench_subjects.hpp"
 #include "bench_workloads.hpp"
 #include "cistern/core/size.hpp"
@@ -33,6 +34,11 @@ struct BenchArguments {
   double seconds = 0.3;
   bool json = false;
 };
+
+std::string said_of_missing(const PeerLibrary& peer) {
+  return fmt::format("{} is left out: {} cannot be opened; the package {} brings it.", peer.subject,
+                     peer.library, peer.package);
+}
 
 template <class Workload>
 Contest contest_of_all(const std::string& name, std::optional<std::size_t> bytes,
@@ -97,11 +103,22 @@ void run_bench(const BenchArguments& arguments) {
   if (!(arguments.seconds > 0 && arguments.seconds <= 3600)) {  // nor is it no number
     throw WrongArguments("--seconds: more than 0 and at most 3600");
   }
+  make_room_for_peers();
+  const std::vector<PeerLibrary> missing = missing_peers();
   std::vector<Contest> contests;
   for (const std::string& workload : arguments.workloads)
     add_contests(workload, contests);
 
-  Json document{{"results", Json::array()}};
+  for (Contest& contest : contests) {
+    for (const PeerLibrary& peer : missing)
+      contest.leave_out(peer.subject);
+  }
+
+  Json document{{"results", Json::array()}, {"missing_peers", Json::array()}};
+  for (const PeerLibrary& peer : missing) {
+    document["missing_peers"].push_back(
+        {{"subject", peer.subject}, {"library", peer.library}, {"package", peer.package}});
+  }
   Progress progress("measuring");
   std::size_t rounds = 0;
   const auto after_round = [&] {
@@ -126,6 +143,8 @@ void run_bench(const BenchArguments& arguments) {
         "churn has a seed of its own; an operation is an allocation or a free. In token_reset\n"
         "all blocks of a turn are given back at once.\n",
         Contest::rounds);
+    for (const PeerLibrary& peer : missing)
+      fmt::print("{}\n", said_of_missing(peer));
   }
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -51,6 +52,11 @@ class Contest {
                            return play_round(make, workload, budget);
                          }
                        }});
+  }
+
+  /// A subject that cannot be made here.
+  void leave_out(std::string_view subject) {
+    std::erase_if(rounds_, [&](const auto& each) { return each.first == subject; });
   }
 
   /// Each subject has about `seconds` in all, and one turn a round at least. `after_round` is

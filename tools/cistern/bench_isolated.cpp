@@ -3,14 +3,13 @@
 #include <array>
 #include <cerrno>
 #include <exception>
+#include <stdexcept>
 #include <system_error>
 #include <type_traits>
 
 #include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "command.hpp"
 
 namespace cistern::command {
 namespace {
@@ -43,8 +42,16 @@ Sample measure_isolated(const std::function<Sample()>& measure) {
   const bool is_received = child > 0 && read(ends[0], &sample, sizeof sample) == sizeof sample;
   close(ends[0]);
   if (child > 0) waitpid(child, nullptr, 0);
-  if (!is_received) throw JobFailed("a measurement ended before its time");
+  if (!is_received) throw std::runtime_error("a measurement ended before its time");
   return sample;
+}
+
+bool holds_isolated(const std::function<bool()>& question) {
+  const pid_t child = fork();
+  if (child == 0) _exit(question() ? 0 : 1);
+  int status = 0;
+  return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+         WEXITSTATUS(status) == 0;
 }
 
 }  // namespace cistern::command

@@ -14,8 +14,11 @@ struct Sample {
   std::optional<double> reserved_over_live{};  // the peaks; nothing where the subject does not tell
 };
 
-/// What `measure` returns in a child of this process. Throws JobFailed if the child fails; why is
-/// on standard error.
+/// What `measure` returns in a child of this process. Throws std::runtime_error if the child
+/// fails; why is on standard error.
 Sample measure_isolated(const std::function<Sample()>& measure);
+
+/// What `question` answers in a child; false also if that fails.
+bool holds_isolated(const std::function<bool()>& question);
 
 }  // namespace cistern::command

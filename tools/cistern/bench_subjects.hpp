@@ -14,9 +14,11 @@
 #include <new>
 #include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "bench_peers.hpp"
 #include "cistern/pool/arena.hpp"
 #include "cistern/pool/planned.hpp"
 #include "cistern/pool/suballocator.hpp"
@@ -127,8 +129,34 @@ class GlibcSubject {
   [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return std::nullopt; }
 };
 
-/// The standard library's pools under one mutex, over operator new, with pools for blocks as large
-/// as it allows.
+/// A library that is opened at run time, by two pointers to its functions. Calls into a shared
+/// library go through such pointers anyway.
+class LibrarySubject {
+ public:
+  using Handle = void*;
+
+  explicit LibrarySubject(const PeerLibrary& peer) {
+    auto functions = open_peer(peer);
+    if (!functions) throw std::runtime_error(functions.error());
+    functions_ = *functions;
+  }
+
+  [[nodiscard]] Handle allocate(std::size_t bytes) const {
+    void* memory = functions_.allocate(bytes);
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+  }
+  void free(Handle memory, std::size_t /*bytes*/) const { functions_.free(memory); }
+  static std::byte* address(Handle memory) { return static_cast<std::byte*>(memory); }
+  [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return std::nullopt; }
+
+ private:
+  PeerFunctions functions_;
+};
+
+/// The standard library's pools over operator new, with pools for blocks as large as it allows:
+/// `Pool` is the kind under one mutex or the one for one thread.
+template <class Pool>
 class PmrSubject {
  public:
   using Handle = void*;
@@ -166,10 +194,9 @@ class PmrSubject {
                                                     << 20;  // it takes what it can of this
 
   Counting upstream_;
-  std::pmr::synchronized_pool_resource pool_{
-      std::pmr::pool_options{.max_blocks_per_chunk = 0,
-                             .largest_required_pool_block = largest_pool_block},
-      &upstream_};
+  Pool pool_{std::pmr::pool_options{.max_blocks_per_chunk = 0,
+                                    .largest_required_pool_block = largest_pool_block},
+             &upstream_};
 };
 
 /// What a coalescing pool does without its lock and its figures: places in one range that is always
@@ -271,7 +298,18 @@ class BestFitSetSubject {
   std::size_t extent_ = 0;
 };
 
-/// Calls `visit(name, make)` for every subject; `make()` is a fresh one.
+/// Calls `visit(name, make)` for every allocator of others; `make()` is a fresh one.
+template <class Visit>
+void each_peer(Visit&& visit) {
+  visit("peer:glibc", [] { return GlibcSubject(); });
+  for (const PeerLibrary& peer : peer_libraries)
+    visit(peer.subject, [&peer] { return LibrarySubject(peer); });
+  visit("peer:pmr_synchronized", [] { return PmrSubject<std::pmr::synchronized_pool_resource>(); });
+  visit("peer:pmr_unsynchronized",
+        [] { return PmrSubject<std::pmr::unsynchronized_pool_resource>(); });
+}
+
+/// The same for our stacks and those of others.
 template <class Visit>
 void each_subject(Visit&& visit) {
   visit("cistern:cache", [] { return StackSubject("cache > host"); });
@@ -280,8 +318,7 @@ void each_subject(Visit&& visit) {
   visit("cistern:virtual", [] { return StackSubject("virtual > host"); });
   visit("cistern:netcl", [] { return StackSubject("netcl > host"); });
   visit("cistern:mlx", [] { return StackSubject("mlx > host"); });
-  visit("peer:glibc", [] { return GlibcSubject(); });
-  visit("peer:pmr_synchronized", [] { return PmrSubject(); });
+  each_peer(visit);
 }
 
 /// The same for what learns turns, or takes all of a turn back at once.
@@ -315,8 +352,7 @@ void each_placer(Visit&& visit) {
         [] { return StackSubject("virtual(page=64KiB) > simulated(capacity=1TiB)"); });
   visit("cistern:cache", [] { return StackSubject("cache > simulated(capacity=1TiB)"); });
   visit("peer:best_fit_set", [] { return BestFitSetSubject(); });
-  visit("peer:glibc", [] { return GlibcSubject(); });
-  visit("peer:pmr_synchronized", [] { return PmrSubject(); });
+  each_peer(visit);
 }
 
 }  // namespace cistern::command

@@ -1,0 +1,102 @@
+// `cistern bench` as scripts see it, and the peers that it looks for. Nothing here depends on a
+// time.
+#include <cstddef>
+#include <set>
+#include <string>
+#include <utility>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "cistern/bench_isolated.hpp"
+#include "cistern/bench_peers.hpp"
+#include "tools/command.hpp"
+
+namespace cistern::testing {
+namespace {
+
+using command::holds_isolated;
+using command::open_peer;
+using command::PeerLibrary;
+using nlohmann::json;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class BenchCommand : public CommandTest {};
+
+TEST_F(BenchCommand, MeasuresOurStacksBesideOthers) {
+  const json document = run_to_json("bench pair growth --seconds 0.001");
+  const json& results = document.at("results");
+  ASSERT_FALSE(results.empty());
+  std::size_t ours = 0;
+  for (const json& result : results) {
+    EXPECT_TRUE(result.at("workload") == "pair" || result.at("workload") == "growth");
+    EXPECT_EQ(result.contains("bytes"), result.at("workload") == "pair");
+    EXPECT_EQ(result.at("threads"), 1);
+    EXPECT_GT(result.at("ns_per_op").get<double>(), 0.0);
+    const std::string subject = result.at("subject");
+    if (subject.starts_with("cistern:")) {
+      ++ours;
+      EXPECT_GE(result.at("reserved_over_live").get<double>(), 1.0) << result;
+    } else {
+      EXPECT_THAT(subject, StartsWith("peer:"));
+      if (subject == "peer:glibc") {
+        EXPECT_EQ(result.at("reserved_over_live"), nullptr);
+      }
+    }
+  }
+  EXPECT_GT(ours, 0U);
+  EXPECT_LT(ours, results.size());
+}
+
+TEST_F(BenchCommand, PrintsTheBenchmarkInTables) {
+  const Outcome outcome = run_command("bench token --seconds 0.01");
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_THAT(outcome.output, StartsWith("token"));
+  EXPECT_THAT(outcome.output, HasSubstr("peer:glibc"));
+}
+
+TEST_F(BenchCommand, MeasuresEveryPeerOrNamesItWithItsPackage) {
+  const json document = run_to_json("bench token --seconds 0.0001");
+  std::set<std::string> measured;
+  for (const json& result : document.at("results"))
+    measured.insert(result.at("subject"));
+  for (const char* subject : {"peer:glibc", "peer:pmr_synchronized", "peer:pmr_unsynchronized"})
+    EXPECT_THAT(measured, Contains(subject));
+  std::set<std::pair<std::string, std::string>> missing;
+  for (const json& peer : document.at("missing_peers"))
+    missing.insert({peer.at("subject"), peer.at("package")});
+  for (const PeerLibrary& peer : command::peer_libraries) {
+    const bool is_measured = measured.contains(peer.subject);
+    EXPECT_NE(is_measured, missing.contains({peer.subject, peer.package})) << peer.subject;
+    if (holds_isolated([&] { return open_peer(peer).has_value(); })) {
+      EXPECT_TRUE(is_measured);
+    }
+  }
+}
+
+TEST(BenchPeers, ThatAreNotThereAreErrors) {
+  PeerLibrary peer{"peer:none", "none", "libcistern-none.so.0", "malloc", "free"};
+  const auto no_library = open_peer(peer);
+  ASSERT_FALSE(no_library.has_value());
+  EXPECT_THAT(no_library.error(), HasSubstr("libcistern-none.so.0"));
+
+  peer.library = "libc.so.6";
+  EXPECT_TRUE(open_peer(peer).has_value());
+  peer.free = "cistern_none";
+  const auto no_function = open_peer(peer);
+  ASSERT_FALSE(no_function.has_value());
+  EXPECT_THAT(no_function.error(), HasSubstr("cistern_none"));
+}
+
+TEST(BenchPeers, AreAskedForInAProcessOfTheirOwn) {
+  bool is_asked = false;
+  EXPECT_TRUE(holds_isolated([&] { return is_asked = true; }));
+  EXPECT_FALSE(is_asked);
+  EXPECT_FALSE(holds_isolated([] { return false; }));
+  EXPECT_FALSE(holds_isolated([]() -> bool { std::_Exit(7); }));
+}
+
+}  // namespace
+}  // namespace cistern::testing
