@@ -4,6 +4,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -26,7 +27,7 @@ using ::testing::StartsWith;
 class BenchCommand : public CommandTest {};
 
 TEST_F(BenchCommand, MeasuresOurStacksBesideOthers) {
-  const json document = run_to_json("bench pair growth --seconds 0.001");
+  const json document = run_to_json("bench pair growth --threads 1 --seconds 0.001");
   const json& results = document.at("results");
   ASSERT_FALSE(results.empty());
   std::size_t ours = 0;
@@ -51,14 +52,14 @@ TEST_F(BenchCommand, MeasuresOurStacksBesideOthers) {
 }
 
 TEST_F(BenchCommand, PrintsTheBenchmarkInTables) {
-  const Outcome outcome = run_command("bench token --seconds 0.01");
+  const Outcome outcome = run_command("bench pair --threads 1 --seconds 0.001");
   EXPECT_EQ(outcome.status, 0);
-  EXPECT_THAT(outcome.output, StartsWith("token"));
+  EXPECT_THAT(outcome.output, StartsWith("pair 4KiB"));
   EXPECT_THAT(outcome.output, HasSubstr("peer:glibc"));
 }
 
 TEST_F(BenchCommand, MeasuresEveryPeerOrNamesItWithItsPackage) {
-  const json document = run_to_json("bench token --seconds 0.0001");
+  const json document = run_to_json("bench pair --threads 1 --seconds 0.0001");
   std::set<std::string> measured;
   for (const json& result : document.at("results"))
     measured.insert(result.at("subject"));
@@ -66,13 +67,60 @@ TEST_F(BenchCommand, MeasuresEveryPeerOrNamesItWithItsPackage) {
     EXPECT_THAT(measured, Contains(subject));
   std::set<std::pair<std::string, std::string>> missing;
   for (const json& peer : document.at("missing_peers"))
-    missing.insert({peer.at("subject"), peer.at("package")});
+    missing.emplace(peer.at("subject").get<std::string>(), peer.at("package").get<std::string>());
   for (const PeerLibrary& peer : command::peer_libraries) {
     const bool is_measured = measured.contains(peer.subject);
     EXPECT_NE(is_measured, missing.contains({peer.subject, peer.package})) << peer.subject;
     if (holds_isolated([&] { return open_peer(peer).has_value(); })) {
       EXPECT_TRUE(is_measured);
     }
+  }
+}
+
+TEST_F(BenchCommand, SharesEachSubjectAmongThreads) {
+  using Entry = std::pair<std::string, std::size_t>;
+  std::set<Entry> entries;
+  const json document = run_to_json("bench pair --threads 1 --threads 3 --seconds 0.0001");
+  for (const json& result : document.at("results")) {
+    entries.emplace(result.at("subject").get<std::string>(),
+                    result.at("threads").get<std::size_t>());
+    EXPECT_GT(result.at("ns_per_op").get<double>(), 0.0);
+    if (result.at("threads") != 1) {
+      EXPECT_EQ(result.at("reserved_over_live"), nullptr);
+    }
+  }
+  std::set<Entry> expected{{"peer:pmr_unsynchronized", 1}};  // and on no more than one
+  for (const auto& [subject, threads] : entries) {
+    if (subject == "peer:pmr_unsynchronized") continue;
+    expected.insert({subject, 1});
+    expected.insert({subject, 3});
+  }
+  EXPECT_EQ(entries, expected);
+  for (const char* subject : {"cistern:cache", "cistern:coalesce", "cistern:virtual",
+                              "cistern:netcl", "cistern:mlx", "peer:glibc"})
+    EXPECT_THAT(entries, Contains(Entry(subject, 3)));
+}
+
+TEST_F(BenchCommand, RunsWhatHasAnOwnerOnOneThread) {
+  const json document = run_to_json("bench token --threads 2 --seconds 0.0001");
+  for (const json& result : document.at("results")) {
+    EXPECT_EQ(result.at("threads"), 2);
+    EXPECT_NE(result.at("subject"), "cistern:arena");
+  }
+}
+
+TEST_F(BenchCommand, RefusesWrongArguments) {
+  for (const auto& [wrong, why] :
+       std::vector<std::pair<std::string, std::string>>{{"bench nonsense", "nonsense"},
+                                                        {"bench pair --threads 0", "--threads"},
+                                                        {"bench pair --threads x", "--threads"},
+                                                        {"bench pair --threads -1", "--threads"},
+                                                        {"bench pair --seconds 0", "--seconds"}}) {
+    const Outcome outcome = run_command(wrong);
+    EXPECT_EQ(outcome.status, 2) << wrong;
+    EXPECT_EQ(outcome.output, "") << wrong;
+    EXPECT_THAT(outcome.errors, StartsWith("cistern: ")) << wrong;
+    EXPECT_THAT(outcome.errors, HasSubstr(why)) << wrong;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
@@ -28,9 +29,20 @@ using namespace cistern::literals;
 
 constexpr std::array pair_sizes{4_KiB, 64_KiB, 1_MiB, 16_MiB};
 
+const std::vector<std::size_t> one_thread{1};
+
+/// 1, 2, and as many as the machine runs at once.
+std::vector<std::size_t> usual_threads() {
+  std::vector<std::size_t> counts{1, 2};
+  if (std::thread::hardware_concurrency() > 2)
+    counts.push_back(std::thread::hardware_concurrency());
+  return counts;
+}
+
 struct BenchArguments {
   std::vector<std::string> workloads{"pair",        "token", "token_touched",
                                      "token_reset", "churn", "growth"};
+  std::vector<std::size_t> threads = usual_threads();
   double seconds = 0.3;
   bool json = false;
 };
@@ -42,41 +54,42 @@ std::string said_of_missing(const PeerLibrary& peer) {
 
 template <class Workload>
 Contest contest_of_all(const std::string& name, std::optional<std::size_t> bytes,
-                       const Workload& workload) {
-  Contest contest(name, bytes);
+                       const std::vector<std::size_t>& threads, const Workload& workload) {
+  Contest contest(name, bytes, threads);
   each_subject([&](const char* subject, auto make) { contest.enter(subject, make, workload); });
   return contest;
 }
 
-void add_contests(const std::string& workload, std::vector<Contest>& contests) {
+void add_contests(const std::string& workload, const std::vector<std::size_t>& threads,
+                  std::vector<Contest>& contests) {
   if (workload == "pair") {
     for (const std::size_t bytes : pair_sizes)
-      contests.push_back(contest_of_all(workload, bytes, Pair{.bytes = bytes}));
+      contests.push_back(contest_of_all(workload, bytes, threads, Pair{.bytes = bytes}));
   } else if (workload == "token") {
-    contests.push_back(contest_of_all(workload, std::nullopt, Token{}));
+    contests.push_back(contest_of_all(workload, std::nullopt, threads, Token{}));
     contests.back().enter(
-        "cistern:arena", [] { return StackSubject("arena > cache > host"); }, Token{});
+        "cistern:arena", [] { return OwnedStackSubject("arena > cache > host"); }, Token{});
     contests.back().enter(
-        "cistern:planned", [] { return StackSubject("planned > cache > host"); }, Token{});
+        "cistern:planned", [] { return OwnedStackSubject("planned > cache > host"); }, Token{});
   } else if (workload == "token_reset") {
-    Contest contest(workload, std::nullopt);
+    Contest contest(workload, std::nullopt, one_thread);
     each_arena([&](const char* subject, auto make) { contest.enter(subject, make, TokenReset{}); });
     contests.push_back(std::move(contest));
   } else if (workload == "token_touched") {
-    contests.push_back(contest_of_all(workload, std::nullopt, Token{.is_touched = true}));
+    contests.push_back(contest_of_all(workload, std::nullopt, threads, Token{.is_touched = true}));
   } else if (workload == "churn") {
-    Contest contest(workload, std::nullopt);
+    Contest contest(workload, std::nullopt, threads);
     each_placer([&](const char* subject, auto make) { contest.enter(subject, make, Churn{}); });
     contests.push_back(std::move(contest));
   } else {
-    contests.push_back(contest_of_all(workload, std::nullopt, Growth{}));
+    contests.push_back(contest_of_all(workload, std::nullopt, one_thread, Growth{}));
   }
 }
 
 Json as_json(const Contest& contest, const Standing& standing) {
   Json json{{"workload", contest.workload()}};
   if (contest.bytes()) json["bytes"] = *contest.bytes();
-  json["threads"] = 1;
+  json["threads"] = standing.threads;
   json["subject"] = standing.subject;
   json["ns_per_op"] = standing.ns_per_op;
   json["ns_per_op_least"] = standing.least;
@@ -90,10 +103,12 @@ void print_standings(const Contest& contest, const std::vector<Standing>& standi
   std::string title = contest.workload();
   if (contest.bytes()) title += " " + format_size(*contest.bytes());
   const bool is_churn = contest.workload() == "churn";
-  Table table({title, is_churn ? "an operation" : "a pair", "from", "to", "reserved/live"});
+  Table table(
+      {title, "threads", is_churn ? "an operation" : "a pair", "from", "to", "reserved/live"});
   for (const Standing& each : standings) {
     table.add(
-        {each.subject, as_time(each.ns_per_op), as_time(each.least), as_time(each.most),
+        {each.subject, with_commas(each.threads), as_time(each.ns_per_op), as_time(each.least),
+         as_time(each.most),
          each.reserved_over_live ? fmt::format("{:.3f}", *each.reserved_over_live) : "unknown"});
   }
   fmt::print("{}\n", table.text(columns()));
@@ -107,7 +122,7 @@ void run_bench(const BenchArguments& arguments) {
   const std::vector<PeerLibrary> missing = missing_peers();
   std::vector<Contest> contests;
   for (const std::string& workload : arguments.workloads)
-    add_contests(workload, contests);
+    add_contests(workload, arguments.threads, contests);
 
   for (Contest& contest : contests) {
     for (const PeerLibrary& peer : missing)
@@ -138,10 +153,11 @@ void run_bench(const BenchArguments& arguments) {
     print_json(document);
   } else {
     fmt::print(
-        "A pair is an allocation and its free, on one thread: the median of {} rounds, in\n"
-        "which the subjects take turns, with the fastest and the slowest round. Each round of\n"
-        "churn has a seed of its own; an operation is an allocation or a free. In token_reset\n"
-        "all blocks of a turn are given back at once.\n",
+        "A pair is an allocation and its free: the median of {} rounds, in which the subjects\n"
+        "take turns, with the fastest and the slowest round. Threads share the subject; the\n"
+        "time is that of a thread for what it does itself. Each round of churn has a seed of\n"
+        "its own; an operation is an allocation or a free. In token_reset all blocks of a turn\n"
+        "are given back at once.\n",
         Contest::rounds);
     for (const PeerLibrary& peer : missing)
       fmt::print("{}\n", said_of_missing(peer));
@@ -157,7 +173,16 @@ void add_bench(CLI::App& app, Job& job) {
       ->add_option("WORKLOAD", arguments->workloads,
                    "pair, token, token_touched, token_reset, churn, growth; all if none is named")
       ->check(CLI::IsMember(arguments->workloads));
-  command->add_option("--seconds", arguments->seconds, "For each subject at each workload, about")
+  command
+      ->add_option("--threads", arguments->threads,
+                   "How many share a subject in pair, token, token_touched and churn; repeatable")
+      ->type_name("N")
+      ->allow_extra_args(false)
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command
+      ->add_option("--seconds", arguments->seconds,
+                   "For each subject at each workload and number of threads, about")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print one JSON document");
   command->footer("Example:\n  cistern bench pair token --seconds 1");

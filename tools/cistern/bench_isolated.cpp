@@ -25,7 +25,7 @@ static_assert(std::is_trivially_copyable_v<Sample>,
     const Sample sample = measure();
     is_sent = write(out, &sample, sizeof sample) == sizeof sample;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "cistern: {}\n", error.what());
+    fail_isolated(error);
   }
   _exit(is_sent ? 0 : 1);
 }
@@ -44,6 +44,11 @@ Sample measure_isolated(const std::function<Sample()>& measure) {
   if (child > 0) waitpid(child, nullptr, 0);
   if (!is_received) throw std::runtime_error("a measurement ended before its time");
   return sample;
+}
+
+void fail_isolated(const std::exception& why) {
+  fmt::print(stderr, "cistern: {}\n", why.what());
+  _exit(1);
 }
 
 bool holds_isolated(const std::function<bool()>& question) {

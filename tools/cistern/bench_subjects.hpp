@@ -46,6 +46,12 @@ class StackSubject {
   Resource* resource_;
 };
 
+/// One whose outermost pool has an owner thread.
+struct OwnedStackSubject : StackSubject {
+  using StackSubject::StackSubject;
+  static constexpr bool is_for_one_thread = true;
+};
+
 /// A pool of ours that is reset: `Pool` is its type, or Resource for who does not know it.
 template <class Pool>
 class ResetSubject {
@@ -199,10 +205,15 @@ class PmrSubject {
              &upstream_};
 };
 
+struct UnsynchronizedSubject : PmrSubject<std::pmr::unsynchronized_pool_resource> {
+  static constexpr bool is_for_one_thread = true;
+};
+
 /// What a coalescing pool does without its lock and its figures: places in one range that is always
 /// large enough.
 class SuballocatorSubject {
  public:
+  static constexpr bool is_for_one_thread = true;
   using Handle = Chunk*;
 
   SuballocatorSubject() : parts_(nullptr, {}) {
@@ -236,6 +247,7 @@ class SuballocatorSubject {
 /// and another by address.
 class BestFitSetSubject {
  public:
+  static constexpr bool is_for_one_thread = true;
   struct Handle {
     std::size_t start = 0;
     std::size_t bytes = 0;
@@ -305,8 +317,7 @@ void each_peer(Visit&& visit) {
   for (const PeerLibrary& peer : peer_libraries)
     visit(peer.subject, [&peer] { return LibrarySubject(peer); });
   visit("peer:pmr_synchronized", [] { return PmrSubject<std::pmr::synchronized_pool_resource>(); });
-  visit("peer:pmr_unsynchronized",
-        [] { return PmrSubject<std::pmr::unsynchronized_pool_resource>(); });
+  visit("peer:pmr_unsynchronized", [] { return UnsynchronizedSubject(); });
 }
 
 /// The same for our stacks and those of others.
