@@ -11,6 +11,8 @@
 
 #include "cistern/bench_isolated.hpp"
 #include "cistern/bench_peers.hpp"
+#include "cistern/trace/event.hpp"
+#include "cistern/trace/write.hpp"
 #include "tools/command.hpp"
 
 namespace cistern::testing {
@@ -27,7 +29,7 @@ using ::testing::StartsWith;
 class BenchCommand : public CommandTest {};
 
 TEST_F(BenchCommand, MeasuresOurStacksBesideOthers) {
-  const json document = run_to_json("bench pair growth --threads 1 --seconds 0.001");
+  const json document = run_to_json("bench pair growth --threads 1 --seconds 0.0001");
   const json& results = document.at("results");
   ASSERT_FALSE(results.empty());
   std::size_t ours = 0;
@@ -52,14 +54,14 @@ TEST_F(BenchCommand, MeasuresOurStacksBesideOthers) {
 }
 
 TEST_F(BenchCommand, PrintsTheBenchmarkInTables) {
-  const Outcome outcome = run_command("bench pair --threads 1 --seconds 0.001");
+  const Outcome outcome = run_command("bench trace " + small_trace() + " --seconds 0.0001");
   EXPECT_EQ(outcome.status, 0);
-  EXPECT_THAT(outcome.output, StartsWith("pair 4KiB"));
+  EXPECT_THAT(outcome.output, StartsWith("trace small.trace"));
   EXPECT_THAT(outcome.output, HasSubstr("peer:glibc"));
 }
 
 TEST_F(BenchCommand, MeasuresEveryPeerOrNamesItWithItsPackage) {
-  const json document = run_to_json("bench pair --threads 1 --seconds 0.0001");
+  const json document = run_to_json("bench trace " + small_trace() + " --seconds 0.0001");
   std::set<std::string> measured;
   for (const json& result : document.at("results"))
     measured.insert(result.at("subject"));
@@ -109,13 +111,62 @@ TEST_F(BenchCommand, RunsWhatHasAnOwnerOnOneThread) {
   }
 }
 
+TEST_F(BenchCommand, HandsBlocksFromThreadToThread) {
+  const json document = run_to_json("bench producer_consumer --seconds 0.0001");
+  std::set<std::string> subjects;
+  for (const json& result : document.at("results")) {
+    EXPECT_EQ(result.at("threads"), 2);
+    EXPECT_GT(result.at("ns_per_op").get<double>(), 0.0);
+    EXPECT_EQ(result.at("reserved_over_live"), nullptr);
+    subjects.insert(result.at("subject"));
+  }
+  EXPECT_THAT(subjects, Contains("cistern:cache"));
+  EXPECT_THAT(subjects, Contains("peer:glibc"));
+  EXPECT_FALSE(subjects.contains("peer:pmr_unsynchronized"));
+}
+
+TEST_F(BenchCommand, PlaysATraceOnEverySubject) {
+  const std::string stack = "first(simulated(capacity=1MiB), host)";
+  const json document =
+      run_to_json("bench trace " + small_trace() + " --seconds 0.0001 --stack '" + stack + "'");
+  std::set<std::string> subjects;
+  for (const json& result : document.at("results")) {
+    EXPECT_EQ(result.at("workload"), "trace");
+    EXPECT_EQ(result.at("trace"), "small.trace");
+    EXPECT_FALSE(result.contains("bytes"));
+    EXPECT_EQ(result.at("threads"), 1);
+    subjects.insert(result.at("subject"));
+    if (result.at("subject") == "cistern:" + stack) {  // in granules of 512 bytes
+      EXPECT_DOUBLE_EQ(result.at("reserved_over_live").get<double>(), 4608.0 / 4500);
+    }
+  }
+  for (const char* subject :
+       {"cistern:cache", "cistern:mlx", "peer:glibc", "peer:pmr_synchronized"})
+    EXPECT_THAT(subjects, Contains(subject));
+  EXPECT_THAT(subjects, Contains("cistern:" + stack));
+}
+
+TEST_F(BenchCommand, PlaysATraceFromAPipeAndNoneWithoutBlocks) {
+  const std::string trace = small_trace();
+  EXPECT_EQ(run_command("bench trace - --seconds 0.0001 <" + trace).status, 0);
+
+  EXPECT_TRUE(write_trace(Trace{}, folder_ / "empty.trace").has_value());
+  const Outcome outcome = run_command("bench trace " + file("empty.trace"));
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.errors, HasSubstr("holds no blocks"));
+}
+
 TEST_F(BenchCommand, RefusesWrongArguments) {
-  for (const auto& [wrong, why] :
-       std::vector<std::pair<std::string, std::string>>{{"bench nonsense", "nonsense"},
-                                                        {"bench pair --threads 0", "--threads"},
-                                                        {"bench pair --threads x", "--threads"},
-                                                        {"bench pair --threads -1", "--threads"},
-                                                        {"bench pair --seconds 0", "--seconds"}}) {
+  for (const auto& [wrong, why] : std::vector<std::pair<std::string, std::string>>{
+           {"bench nonsense", "nonsense"},
+           {"bench trace", "file"},
+           {"bench pair trace", "file"},
+           {"bench trace " + file("none"), "none"},
+           {"bench pair --stack 'host > cache'", "host > cache"},
+           {"bench pair --threads 0", "--threads"},
+           {"bench pair --threads x", "--threads"},
+           {"bench pair --threads -1", "--threads"},
+           {"bench pair --seconds 0", "--seconds"}}) {
     const Outcome outcome = run_command(wrong);
     EXPECT_EQ(outcome.status, 2) << wrong;
     EXPECT_EQ(outcome.output, "") << wrong;

@@ -1,6 +1,8 @@
 // `cistern bench`: our stacks beside other allocators, each in processes of its own.
+#include <algorithm>
 #include <array>
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,10 +15,13 @@
 #include "bench_contest.hpp"
 #include "bench_peers.hpp"
 #include "bench_subjects.hpp"
+#include "bench_trace.hpp"
 #include "bench_workloads.hpp"
 #include "cistern/core/size.hpp"
+#include "cistern/stack/stack.hpp"
 #include "cistern/stack/units.hpp"
 #include "command.hpp"
+#include "load.hpp"
 #include "output.hpp"
 #include "progress.hpp"
 #include "table.hpp"
@@ -27,9 +32,11 @@ namespace {
 
 using namespace cistern::literals;
 
-constexpr std::array pair_sizes{4_KiB, 64_KiB, 1_MiB, 16_MiB};
+constexpr std::array pair_sizes{std::size_t{256}, 4_KiB, 64_KiB, 256_KiB, 1_MiB, 16_MiB, 256_MiB};
 
-const std::vector<std::size_t> one_thread{1};
+/// All that need no file.
+constexpr std::array<std::string_view, 7> known_workloads{
+    "pair", "token", "token_touched", "token_reset", "churn", "growth", "producer_consumer"};
 
 /// 1, 2, and as many as the machine runs at once.
 std::vector<std::size_t> usual_threads() {
@@ -40,12 +47,36 @@ std::vector<std::size_t> usual_threads() {
 }
 
 struct BenchArguments {
-  std::vector<std::string> workloads{"pair",        "token", "token_touched",
-                                     "token_reset", "churn", "growth"};
+  std::vector<std::string> words;  // the workloads, as they were written
+  std::vector<std::string> stacks;
   std::vector<std::size_t> threads = usual_threads();
+  std::optional<int> device;
   double seconds = 0.3;
   bool json = false;
 };
+
+struct ChosenWorkload {
+  std::string name;
+  std::string file;  // of `trace`
+};
+
+std::vector<ChosenWorkload> chosen_workloads(const std::vector<std::string>& words) {
+  std::vector<ChosenWorkload> chosen;
+  for (auto word = words.begin(); word != words.end(); ++word) {
+    if (*word == "trace") {
+      if (++word == words.end()) throw WrongArguments("trace: the name of its file is missing");
+      if (*word != "-" && !std::filesystem::exists(*word))
+        throw WrongArguments(fmt::format("trace: there is no file '{}'", *word));
+      chosen.push_back({.name = "trace", .file = *word});
+    } else if (std::ranges::count(known_workloads, *word) > 0) {
+      chosen.push_back({.name = *word, .file = ""});
+    } else {
+      throw WrongArguments(fmt::format("there is no workload '{}' (there are {}, trace FILE)",
+                                       *word, fmt::join(known_workloads, ", ")));
+    }
+  }
+  return chosen;
+}
 
 std::string said_of_missing(const PeerLibrary& peer) {
   return fmt::format("{} is left out: {} cannot be opened; the package {} brings it.", peer.subject,
@@ -53,42 +84,67 @@ std::string said_of_missing(const PeerLibrary& peer) {
 }
 
 template <class Workload>
-Contest contest_of_all(const std::string& name, std::optional<std::size_t> bytes,
-                       const std::vector<std::size_t>& threads, const Workload& workload) {
-  Contest contest(name, bytes, threads);
-  each_subject([&](const char* subject, auto make) { contest.enter(subject, make, workload); });
+Contest contest_of_all(const BenchArguments& arguments, Setting setting, const Workload& workload) {
+  Contest contest(std::move(setting));
+  each_subject(arguments.stacks, [&](const std::string& subject, auto make) {
+    contest.enter(subject, make, workload);
+  });
   return contest;
 }
 
-void add_contests(const std::string& workload, const std::vector<std::size_t>& threads,
+Contest trace_contest(const BenchArguments& arguments, const std::string& file) {
+  const LoadedTrace loaded = load(file, arguments.device);
+  return contest_of_all(arguments, {.workload = "trace", .trace = loaded.trace.name},
+                        TraceTurn(loaded.trace));
+}
+
+void add_contests(const ChosenWorkload& chosen, const BenchArguments& arguments,
                   std::vector<Contest>& contests) {
-  if (workload == "pair") {
-    for (const std::size_t bytes : pair_sizes)
-      contests.push_back(contest_of_all(workload, bytes, threads, Pair{.bytes = bytes}));
-  } else if (workload == "token") {
-    contests.push_back(contest_of_all(workload, std::nullopt, threads, Token{}));
+  const Setting alone{.workload = chosen.name};
+  const Setting shared{.workload = chosen.name, .threads = arguments.threads};
+  if (chosen.name == "pair") {
+    for (const std::size_t bytes : pair_sizes) {
+      Setting setting = shared;
+      setting.bytes = bytes;
+      contests.push_back(contest_of_all(arguments, setting, Pair{.bytes = bytes}));
+    }
+  } else if (chosen.name == "token") {
+    contests.push_back(contest_of_all(arguments, shared, Token{}));
     contests.back().enter(
         "cistern:arena", [] { return OwnedStackSubject("arena > cache > host"); }, Token{});
     contests.back().enter(
         "cistern:planned", [] { return OwnedStackSubject("planned > cache > host"); }, Token{});
-  } else if (workload == "token_reset") {
-    Contest contest(workload, std::nullopt, one_thread);
+  } else if (chosen.name == "token_touched") {
+    contests.push_back(contest_of_all(arguments, shared, Token{.is_touched = true}));
+  } else if (chosen.name == "token_reset") {
+    Contest contest(alone);
     each_arena([&](const char* subject, auto make) { contest.enter(subject, make, TokenReset{}); });
     contests.push_back(std::move(contest));
-  } else if (workload == "token_touched") {
-    contests.push_back(contest_of_all(workload, std::nullopt, threads, Token{.is_touched = true}));
-  } else if (workload == "churn") {
-    Contest contest(workload, std::nullopt, threads);
-    each_placer([&](const char* subject, auto make) { contest.enter(subject, make, Churn{}); });
+  } else if (chosen.name == "churn") {
+    Contest contest(shared);
+    each_placer(arguments.stacks, [&](const std::string& subject, auto make) {
+      contest.enter(subject, make, Churn{});
+    });
     contests.push_back(std::move(contest));
+  } else if (chosen.name == "growth") {
+    contests.push_back(contest_of_all(arguments, alone, Growth{}));
+  } else if (chosen.name == "producer_consumer") {
+    contests.push_back(
+        contest_of_all(arguments, {.workload = chosen.name, .threads = {2}}, ProducerConsumer{}));
   } else {
-    contests.push_back(contest_of_all(workload, std::nullopt, one_thread, Growth{}));
+    contests.push_back(trace_contest(arguments, chosen.file));
   }
 }
 
+bool is_pair_timed(const Setting& setting) {
+  return setting.workload != "churn" && setting.workload != "trace";
+}
+
 Json as_json(const Contest& contest, const Standing& standing) {
-  Json json{{"workload", contest.workload()}};
-  if (contest.bytes()) json["bytes"] = *contest.bytes();
+  const Setting& setting = contest.setting();
+  Json json{{"workload", setting.workload}};
+  if (setting.bytes) json["bytes"] = *setting.bytes;
+  if (!setting.trace.empty()) json["trace"] = setting.trace;
   json["threads"] = standing.threads;
   json["subject"] = standing.subject;
   json["ns_per_op"] = standing.ns_per_op;
@@ -100,11 +156,13 @@ Json as_json(const Contest& contest, const Standing& standing) {
 }
 
 void print_standings(const Contest& contest, const std::vector<Standing>& standings) {
-  std::string title = contest.workload();
-  if (contest.bytes()) title += " " + format_size(*contest.bytes());
-  const bool is_churn = contest.workload() == "churn";
-  Table table(
-      {title, "threads", is_churn ? "an operation" : "a pair", "from", "to", "reserved/live"});
+  const Setting& setting = contest.setting();
+  std::string title = setting.workload;
+  if (setting.bytes)
+    title += " " + format_size(*setting.bytes) + (*setting.bytes < 1_KiB ? "B" : "");
+  if (!setting.trace.empty()) title += " " + setting.trace;
+  Table table({title, "threads", is_pair_timed(setting) ? "a pair" : "an operation", "from", "to",
+               "reserved/live"});
   for (const Standing& each : standings) {
     table.add(
         {each.subject, with_commas(each.threads), as_time(each.ns_per_op), as_time(each.least),
@@ -118,12 +176,15 @@ void run_bench(const BenchArguments& arguments) {
   if (!(arguments.seconds > 0 && arguments.seconds <= 3600)) {  // nor is it no number
     throw WrongArguments("--seconds: more than 0 and at most 3600");
   }
+  const std::vector<ChosenWorkload> chosen = chosen_workloads(arguments.words);
+  for (const std::string& stack : arguments.stacks) {
+    if (const auto checked = check(stack); !checked) throw checked.error();
+  }
   make_room_for_peers();
   const std::vector<PeerLibrary> missing = missing_peers();
   std::vector<Contest> contests;
-  for (const std::string& workload : arguments.workloads)
-    add_contests(workload, arguments.threads, contests);
-
+  for (const ChosenWorkload& each : chosen)
+    add_contests(each, arguments, contests);
   for (Contest& contest : contests) {
     for (const PeerLibrary& peer : missing)
       contest.leave_out(peer.subject);
@@ -169,10 +230,16 @@ void run_bench(const BenchArguments& arguments) {
 void add_bench(CLI::App& app, Job& job) {
   auto arguments = std::make_shared<BenchArguments>();
   CLI::App* command = app.add_subcommand("bench", "Measure stacks beside other allocators");
+  arguments->words.assign(known_workloads.begin(), known_workloads.end());
+  command->add_option("WORKLOAD", arguments->words,
+                      fmt::format("{} or trace FILE; all but a trace if none is named",
+                                  fmt::join(known_workloads, ", ")));
   command
-      ->add_option("WORKLOAD", arguments->workloads,
-                   "pair, token, token_touched, token_reset, churn, growth; all if none is named")
-      ->check(CLI::IsMember(arguments->workloads));
+      ->add_option("--stack", arguments->stacks,
+                   "A stack to measure besides, except in token_reset; repeatable")
+      ->type_name("STACK")
+      ->allow_extra_args(false);
+  add_device_option(*command, arguments->device);
   command
       ->add_option("--threads", arguments->threads,
                    "How many share a subject in pair, token, token_touched and churn; repeatable")
@@ -185,7 +252,10 @@ void add_bench(CLI::App& app, Job& job) {
                    "For each subject at each workload and number of threads, about")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print one JSON document");
-  command->footer("Example:\n  cistern bench pair token --seconds 1");
+  command->footer(
+      "Example:\n"
+      "  cistern bench pair token --seconds 1\n"
+      "  cistern bench trace snapshot.pickle.gz --stack 'tier(B) > host'");
   command->callback([&job, arguments] { job = [arguments] { run_bench(*arguments); }; });
 }
 

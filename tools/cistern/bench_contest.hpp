@@ -22,6 +22,14 @@
 
 namespace cistern::command {
 
+/// What is done with the subjects.
+struct Setting {
+  std::string workload;
+  std::optional<std::size_t> bytes{};   // where all blocks are of one size
+  std::string trace{};                  // the file's name, where one is played
+  std::vector<std::size_t> threads{1};  // each subject is measured on each number of them
+};
+
 /// What all rounds found.
 struct Standing {
   std::string subject;
@@ -37,20 +45,16 @@ class Contest {
   using Clock = std::chrono::steady_clock;
   static constexpr std::size_t rounds = 5;
 
-  /// Each subject is measured on each number of threads.
-  Contest(std::string workload, std::optional<std::size_t> bytes, std::vector<std::size_t> threads)
-      : workload_(std::move(workload)), bytes_(bytes), threads_(std::move(threads)) {}
+  explicit Contest(Setting setting) : setting_(std::move(setting)) {}
 
-  [[nodiscard]] const std::string& workload() const noexcept { return workload_; }
-  /// Where all blocks are of one size.
-  [[nodiscard]] std::optional<std::size_t> bytes() const noexcept { return bytes_; }
+  [[nodiscard]] const Setting& setting() const noexcept { return setting_; }
 
   /// Enters a subject: `make()` is a fresh one, `workload` what each thread does with it. A
   /// workload that has `of_round(n)` is another one in each round. A subject that has
   /// `is_for_one_thread` is measured on one only.
   template <class Make, class Workload>
   void enter(const std::string& subject, Make make, const Workload& workload) {
-    for (const std::size_t threads : threads_) {
+    for (const std::size_t threads : setting_.threads) {
       if (requires { std::invoke_result_t<Make>::is_for_one_thread; } && threads > 1) continue;
       entries_.push_back({.subject = subject,
                           .threads = threads,
@@ -96,12 +100,16 @@ class Contest {
   static Sample play_round(const Make& make, const Workload& workload, std::size_t threads,
                            Clock::duration budget) {
     using Subject = std::invoke_result_t<Make>;
+    const std::size_t players = requires {
+      Workload::brings_threads;
+    }
+    ? 1 : threads;
     Timed timed;
     std::optional<std::size_t> reserved;
     do {  // what is not warmed up takes one turn, and then another subject
       const std::unique_ptr<Subject> subject(
           new Subject(make()));  // some can neither be copied nor moved
-      timed += play_together(*subject, workload, threads, budget);
+      timed += play_together(*subject, workload, players, budget);
       reserved = subject->peak_reserved();
     } while (timed.elapsed < budget);
     Sample sample{.ns_per_op = std::chrono::duration<double, std::nano>(timed.elapsed).count() /
@@ -150,9 +158,7 @@ class Contest {
     return timed;
   }
 
-  std::string workload_;
-  std::optional<std::size_t> bytes_;
-  std::vector<std::size_t> threads_;
+  Setting setting_;
   std::vector<Entry> entries_;
 };
 

@@ -17,6 +17,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bench_peers.hpp"
 #include "cistern/pool/arena.hpp"
@@ -320,15 +321,17 @@ void each_peer(Visit&& visit) {
   visit("peer:pmr_unsynchronized", [] { return UnsynchronizedSubject(); });
 }
 
-/// The same for our stacks and those of others.
+/// The same for our stacks, those that the user names among them, and for others' allocators.
 template <class Visit>
-void each_subject(Visit&& visit) {
+void each_subject(const std::vector<std::string>& stacks, Visit&& visit) {
   visit("cistern:cache", [] { return StackSubject("cache > host"); });
   visit("cistern:cache(pow2)", [] { return StackSubject("cache(buckets=pow2) > host"); });
   visit("cistern:coalesce", [] { return StackSubject("coalesce > host"); });
   visit("cistern:virtual", [] { return StackSubject("virtual > host"); });
   visit("cistern:netcl", [] { return StackSubject("netcl > host"); });
   visit("cistern:mlx", [] { return StackSubject("mlx > host"); });
+  for (const std::string& stack : stacks)
+    visit("cistern:" + stack, [stack] { return StackSubject(stack); });
   each_peer(visit);
 }
 
@@ -348,7 +351,7 @@ void each_arena(Visit&& visit) {
 /// The same for what places blocks in memory that is never touched: what of it each reserves can be
 /// compared to the byte.
 template <class Visit>
-void each_placer(Visit&& visit) {
+void each_placer(const std::vector<std::string>& stacks, Visit&& visit) {
   visit("cistern:coalesce",
         [] { return StackSubject("coalesce > simulated(capacity=1TiB, extensible=true)"); });
   visit("cistern:coalesce (regions)",
@@ -362,6 +365,8 @@ void each_placer(Visit&& visit) {
   visit("cistern:virtual (64KiB)",
         [] { return StackSubject("virtual(page=64KiB) > simulated(capacity=1TiB)"); });
   visit("cistern:cache", [] { return StackSubject("cache > simulated(capacity=1TiB)"); });
+  for (const std::string& stack : stacks)
+    visit("cistern:" + stack, [stack] { return StackSubject(stack); });
   visit("peer:best_fit_set", [] { return BestFitSetSubject(); });
   each_peer(visit);
 }
