@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench_mapped.hpp"
 #include "bench_peers.hpp"
 #include "cistern/pool/arena.hpp"
 #include "cistern/pool/planned.hpp"
@@ -133,7 +134,10 @@ class GlibcSubject {
   }
   static void free(Handle memory, std::size_t /*bytes*/) { std::free(memory); }
   static std::byte* address(Handle memory) { return static_cast<std::byte*>(memory); }
-  [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return std::nullopt; }
+  [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return MappedGrowth::peak(); }
+
+ private:
+  MappedGrowth growth_;
 };
 
 /// A library that is opened at run time, by two pointers to its functions. Calls into a shared
@@ -142,11 +146,7 @@ class LibrarySubject {
  public:
   using Handle = void*;
 
-  explicit LibrarySubject(const PeerLibrary& peer) {
-    auto functions = open_peer(peer);
-    if (!functions) throw std::runtime_error(functions.error());
-    functions_ = *functions;
-  }
+  explicit LibrarySubject(const PeerLibrary& peer) : functions_(opened(peer)) {}
 
   [[nodiscard]] Handle allocate(std::size_t bytes) const {
     void* memory = functions_.allocate(bytes);
@@ -155,10 +155,17 @@ class LibrarySubject {
   }
   void free(Handle memory, std::size_t /*bytes*/) const { functions_.free(memory); }
   static std::byte* address(Handle memory) { return static_cast<std::byte*>(memory); }
-  [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return std::nullopt; }
+  [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return MappedGrowth::peak(); }
 
  private:
+  static PeerFunctions opened(const PeerLibrary& peer) {
+    auto functions = open_peer(peer);
+    if (!functions) throw std::runtime_error(functions.error());
+    return *functions;
+  }
+
   PeerFunctions functions_;
+  MappedGrowth growth_;  // from when the library is open
 };
 
 /// The standard library's pools over operator new, with pools for blocks as large as it allows:
