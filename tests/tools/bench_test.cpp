@@ -1,6 +1,8 @@
 // `cistern bench` as scripts see it, and the peers that it looks for. Nothing here depends on a
 // time.
 #include <cstddef>
+#include <fstream>
+#include <iterator>
 #include <set>
 #include <string>
 #include <utility>
@@ -13,6 +15,7 @@
 #include "cistern/bench_peers.hpp"
 #include "cistern/trace/event.hpp"
 #include "cistern/trace/write.hpp"
+#include "support/xml.hpp"
 #include "tools/command.hpp"
 
 namespace cistern::testing {
@@ -164,6 +167,41 @@ TEST_F(BenchCommand, PlaysATraceFromAPipeAndNoneWithoutBlocks) {
   const Outcome outcome = run_command("bench trace " + file("empty.trace"));
   EXPECT_EQ(outcome.status, 1);
   EXPECT_THAT(outcome.errors, HasSubstr("holds no blocks"));
+}
+
+TEST_F(BenchCommand, DrawsAPictureOfEachWorkload) {
+  const std::string stack = "limit(1GiB) > host";  // with a character that XML has for itself
+  const json document =
+      run_to_json("bench pair trace " + small_trace() + " --threads 1 --threads 2 --stack '" +
+                  stack + "' --seconds 0.0001 --svg " + file("pictures/new"));
+  std::set<std::string> subjects;
+  std::size_t pair_results = 0;
+  for (const json& result : document.at("results")) {
+    subjects.insert(result.at("subject"));
+    pair_results += result.at("workload") == "pair" ? 1U : 0U;
+  }
+  const auto picture = [&](const char* name) {
+    std::ifstream in(folder_ / "pictures/new" / name);
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  const std::string pair = picture("pair.svg");
+  const std::string trace = picture("trace-small.trace.svg");
+  EXPECT_EQ(broken_xml(pair), "");
+  EXPECT_EQ(broken_xml(trace), "");
+  EXPECT_THAT(pair, HasSubstr(">pair</text>"));
+  EXPECT_THAT(pair, HasSubstr(">ns for a pair</text>"));
+  EXPECT_THAT(pair, HasSubstr(">bytes of a block, above the number of threads</text>"));
+  EXPECT_THAT(trace, HasSubstr(">trace small.trace</text>"));
+  EXPECT_THAT(trace, HasSubstr(">ns for an operation</text>"));
+  EXPECT_THAT(trace, HasSubstr(">number of threads</text>"));
+  EXPECT_EQ(count(pair, "<circle"), pair_results);
+  EXPECT_EQ(count(trace, "<circle"), subjects.size());
+  for (std::string subject : subjects) {  // in the legend
+    if (subject == "cistern:" + stack) subject = "cistern:limit(1GiB) &gt; host";
+    EXPECT_EQ(count(pair, '>' + subject + "</text>"), 1U) << subject;
+    EXPECT_EQ(count(trace, '>' + subject + "</text>"), 1U) << subject;
+  }
+  EXPECT_EQ(run_command("bench pair --svg /dev/null/none").status, 1);
 }
 
 TEST_F(BenchCommand, RefusesWrongArguments) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -15,6 +16,7 @@
 #include "bench_contest.hpp"
 #include "bench_peers.hpp"
 #include "bench_subjects.hpp"
+#include "bench_svg.hpp"
 #include "bench_trace.hpp"
 #include "bench_workloads.hpp"
 #include "cistern/core/size.hpp"
@@ -24,6 +26,7 @@
 #include "load.hpp"
 #include "output.hpp"
 #include "progress.hpp"
+#include "save.hpp"
 #include "table.hpp"
 #include "terminal.hpp"
 
@@ -52,6 +55,7 @@ struct BenchArguments {
   std::vector<std::size_t> threads = usual_threads();
   std::optional<int> device;
   double seconds = 0.3;
+  std::string svg;  // a folder
   bool json = false;
 };
 
@@ -136,12 +140,22 @@ void add_contests(const ChosenWorkload& chosen, const BenchArguments& arguments,
   }
 }
 
-bool is_pair_timed(const Setting& setting) {
-  return setting.workload != "churn" && setting.workload != "trace";
+/// One picture for each workload, in the order in which they were measured.
+void draw(const std::string& folder, std::span<const Measured> measured) {
+  while (!measured.empty()) {
+    const std::string name = workload_name(measured.front().setting);
+    const auto next = std::ranges::find_if(
+        measured, [&](const Measured& each) { return workload_name(each.setting) != name; });
+    const auto count = static_cast<std::size_t>(next - measured.begin());
+    std::string file = name + ".svg";
+    std::ranges::replace(file, ' ', '-');
+    std::ranges::replace(file, '/', '-');
+    save(std::filesystem::path(folder) / file, bench_picture(measured.first(count)));
+    measured = measured.subspan(count);
+  }
 }
 
-Json as_json(const Contest& contest, const Standing& standing) {
-  const Setting& setting = contest.setting();
+Json as_json(const Setting& setting, const Standing& standing) {
   Json json{{"workload", setting.workload}};
   if (setting.bytes) json["bytes"] = *setting.bytes;
   if (!setting.trace.empty()) json["trace"] = setting.trace;
@@ -155,15 +169,14 @@ Json as_json(const Contest& contest, const Standing& standing) {
   return json;
 }
 
-void print_standings(const Contest& contest, const std::vector<Standing>& standings) {
-  const Setting& setting = contest.setting();
-  std::string title = setting.workload;
+void print_standings(const Measured& measured) {
+  const Setting& setting = measured.setting;
+  std::string title = workload_name(setting);
   if (setting.bytes)
     title += " " + format_size(*setting.bytes) + (*setting.bytes < 1_KiB ? "B" : "");
-  if (!setting.trace.empty()) title += " " + setting.trace;
   Table table({title, "threads", is_pair_timed(setting) ? "a pair" : "an operation", "from", "to",
                "reserved/live"});
-  for (const Standing& each : standings) {
+  for (const Standing& each : measured.standings) {
     table.add(
         {each.subject, with_commas(each.threads), as_time(each.ns_per_op), as_time(each.least),
          as_time(each.most),
@@ -195,6 +208,8 @@ void run_bench(const BenchArguments& arguments) {
     document["missing_peers"].push_back(
         {{"subject", peer.subject}, {"library", peer.library}, {"package", peer.package}});
   }
+  if (!arguments.svg.empty()) std::filesystem::create_directories(arguments.svg);
+  std::vector<Measured> measured;
   Progress progress("measuring");
   std::size_t rounds = 0;
   const auto after_round = [&] {
@@ -202,14 +217,16 @@ void run_bench(const BenchArguments& arguments) {
                     static_cast<double>(contests.size() * Contest::rounds));
   };
   for (const Contest& contest : contests) {
-    const std::vector<Standing> standings = contest.run(arguments.seconds, after_round);
+    measured.push_back(
+        {.setting = contest.setting(), .standings = contest.run(arguments.seconds, after_round)});
     if (!arguments.json) {
       progress.wipe();
-      print_standings(contest, standings);
+      print_standings(measured.back());
     }
-    for (const Standing& standing : standings)
-      document["results"].push_back(as_json(contest, standing));
+    for (const Standing& standing : measured.back().standings)
+      document["results"].push_back(as_json(contest.setting(), standing));
   }
+  if (!arguments.svg.empty()) draw(arguments.svg, measured);
   if (arguments.json) {
     print_json(document);
   } else {
@@ -251,6 +268,8 @@ void add_bench(CLI::App& app, Job& job) {
       ->add_option("--seconds", arguments->seconds,
                    "For each subject at each workload and number of threads, about")
       ->capture_default_str();
+  command->add_option("--svg", arguments->svg, "Draw a picture of each workload into this folder")
+      ->type_name("DIR");
   command->add_flag("--json", arguments->json, "Print one JSON document");
   command->footer(
       "Example:\n"

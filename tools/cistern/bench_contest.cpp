@@ -20,6 +20,14 @@ Standing standing(const std::string& subject, std::size_t threads, std::vector<S
 
 }  // namespace
 
+std::string workload_name(const Setting& setting) {
+  return setting.trace.empty() ? setting.workload : setting.workload + " " + setting.trace;
+}
+
+bool is_pair_timed(const Setting& setting) {
+  return setting.workload != "churn" && setting.workload != "trace";
+}
+
 std::vector<Standing> Contest::run(double seconds, const std::function<void()>& after_round) const {
   const auto budget =
       std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds / rounds));

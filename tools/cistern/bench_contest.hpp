@@ -30,6 +30,12 @@ struct Setting {
   std::vector<std::size_t> threads{1};  // each subject is measured on each number of them
 };
 
+/// "pair", "trace small.trace".
+[[nodiscard]] std::string workload_name(const Setting& setting);
+
+/// Whether an operation is an allocation with its free, and not each of the two.
+[[nodiscard]] bool is_pair_timed(const Setting& setting);
+
 /// What all rounds found.
 struct Standing {
   std::string subject;
