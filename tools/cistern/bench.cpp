@@ -191,7 +191,7 @@ void run_bench(const BenchArguments& arguments) {
   }
   const std::vector<ChosenWorkload> chosen = chosen_workloads(arguments.words);
   for (const std::string& stack : arguments.stacks) {
-    if (const auto checked = check(stack); !checked) throw checked.error();
+    if (const auto checked = check(stack); !checked) throw StackError(checked.error());
   }
   make_room_for_peers();
   const std::vector<PeerLibrary> missing = missing_peers();

@@ -16,7 +16,9 @@ namespace cistern::command {
 
 tl::expected<PeerFunctions, std::string> open_peer(const PeerLibrary& peer) {
   void* library = dlopen(peer.library, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) return tl::unexpected(std::string(dlerror()));
+  if (library == nullptr)
+    return tl::unexpected(
+        std::string(dlerror()));  // NOLINT(concurrency-mt-unsafe): glibc's is safe
   const PeerFunctions functions{
       .allocate = reinterpret_cast<void* (*)(std::size_t)>(dlsym(library, peer.allocate)),
       .free = reinterpret_cast<void (*)(void*)>(dlsym(library, peer.free))};
@@ -35,6 +37,8 @@ std::vector<PeerLibrary> missing_peers() {
   return missing;
 }
 
+// No other thread is there yet.
+// NOLINTBEGIN(concurrency-mt-unsafe)
 void make_room_for_peers() {
   constexpr std::string_view room = "glibc.rtld.optional_static_tls=16384";
   const char* set = std::getenv("GLIBC_TUNABLES");
@@ -52,5 +56,6 @@ void make_room_for_peers() {
   words.push_back(nullptr);
   execv("/proc/self/exe", words.data());  // where that fails, some peer is missing
 }
+// NOLINTEND(concurrency-mt-unsafe)
 
 }  // namespace cistern::command
