@@ -35,8 +35,6 @@ namespace {
 
 using namespace cistern::literals;
 
-constexpr std::array pair_sizes{std::size_t{256}, 4_KiB, 64_KiB, 256_KiB, 1_MiB, 16_MiB, 256_MiB};
-
 /// All that need no file.
 constexpr std::array<std::string_view, 7> known_workloads{
     "pair", "token", "token_touched", "token_reset", "churn", "growth", "producer_consumer"};
@@ -53,6 +51,8 @@ struct BenchArguments {
   std::vector<std::string> words;  // the workloads, as they were written
   std::vector<std::string> stacks;
   std::vector<std::size_t> threads = usual_threads();
+  std::vector<std::size_t> sizes{256, 4_KiB, 64_KiB, 256_KiB, 1_MiB, 16_MiB, 256_MiB};  // of `pair`
+  std::size_t rounds = 5;
   std::optional<int> device;
   double seconds = 0.3;
   std::string svg;  // a folder
@@ -107,7 +107,7 @@ void add_contests(const ChosenWorkload& chosen, const BenchArguments& arguments,
   const Setting alone{.workload = chosen.name};
   const Setting shared{.workload = chosen.name, .threads = arguments.threads};
   if (chosen.name == "pair") {
-    for (const std::size_t bytes : pair_sizes) {
+    for (const std::size_t bytes : arguments.sizes) {
       Setting setting = shared;
       setting.bytes = bytes;
       contests.push_back(contest_of_all(arguments, setting, Pair{.bytes = bytes}));
@@ -214,11 +214,12 @@ void run_bench(const BenchArguments& arguments) {
   std::size_t rounds = 0;
   const auto after_round = [&] {
     progress.update(static_cast<double>(++rounds) /
-                    static_cast<double>(contests.size() * Contest::rounds));
+                    static_cast<double>(contests.size() * arguments.rounds));
   };
   for (const Contest& contest : contests) {
     measured.push_back(
-        {.setting = contest.setting(), .standings = contest.run(arguments.seconds, after_round)});
+        {.setting = contest.setting(),
+         .standings = contest.run(arguments.seconds, arguments.rounds, after_round)});
     if (!arguments.json) {
       progress.wipe();
       print_standings(measured.back());
@@ -231,12 +232,12 @@ void run_bench(const BenchArguments& arguments) {
     print_json(document);
   } else {
     fmt::print(
-        "A pair is an allocation and its free: the median of {} rounds, in which the subjects\n"
+        "A pair is an allocation and its free: the median of {}, in which the subjects\n"
         "take turns, with the fastest and the slowest round. Threads share the subject; the\n"
         "time is that of a thread for what it does itself. Each round of churn has a seed of\n"
         "its own; an operation is an allocation or a free. In token_reset all blocks of a turn\n"
         "are given back at once.\n",
-        Contest::rounds);
+        counted(arguments.rounds, "round"));
     for (const PeerLibrary& peer : missing)
       fmt::print("{}\n", said_of_missing(peer));
   }
@@ -263,6 +264,15 @@ void add_bench(CLI::App& app, Job& job) {
       ->type_name("N")
       ->allow_extra_args(false)
       ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command->add_option("--bytes", arguments->sizes, "The sizes of pair; repeatable")
+      ->type_name("N")
+      ->allow_extra_args(false)
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--rounds", arguments->rounds, "How often each subject is made anew")
+      ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   command
       ->add_option("--seconds", arguments->seconds,

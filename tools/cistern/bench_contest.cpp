@@ -1,6 +1,11 @@
 #include "bench_contest.hpp"
 
 #include <algorithm>
+#include <exception>
+
+#include <fmt/format.h>
+
+#include "command.hpp"
 
 namespace cistern::command {
 namespace {
@@ -28,14 +33,23 @@ bool is_pair_timed(const Setting& setting) {
   return setting.workload != "churn" && setting.workload != "trace";
 }
 
-std::vector<Standing> Contest::run(double seconds, const std::function<void()>& after_round) const {
-  const auto budget =
-      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds / rounds));
+Sample Contest::play_isolated(const Entry& entry, Clock::duration budget, std::size_t round) const {
+  try {
+    return measure_isolated([&] { return entry.play(budget, round); });
+  } catch (const std::exception& error) {
+    throw JobFailed(fmt::format("{} on {}, threads: {}: {}", workload_name(setting_), entry.subject,
+                                entry.threads, error.what()));
+  }
+}
+
+std::vector<Standing> Contest::run(double seconds, std::size_t rounds,
+                                   const std::function<void()>& after_round) const {
+  const auto budget = std::chrono::duration_cast<Clock::duration>(
+      std::chrono::duration<double>(seconds / static_cast<double>(rounds)));
   std::vector<std::vector<Sample>> samples(entries_.size());
   for (std::size_t round = 0; round < rounds; ++round) {
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-      samples[i].push_back(measure_isolated([&] { return entries_[i].play(budget, round); }));
-    }
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+      samples[i].push_back(play_isolated(entries_[i], budget, round));
     after_round();
   }
   std::vector<Standing> standings;

@@ -49,7 +49,6 @@ struct Standing {
 class Contest {
  public:
   using Clock = std::chrono::steady_clock;
-  static constexpr std::size_t rounds = 5;
 
   explicit Contest(Setting setting) : setting_(std::move(setting)) {}
 
@@ -80,8 +79,10 @@ class Contest {
   }
 
   /// Each subject has about `seconds` in all on each number of threads, and one turn a round at
-  /// least. `after_round` is called after each.
-  std::vector<Standing> run(double seconds, const std::function<void()>& after_round) const;
+  /// least. `after_round` is called after each. Throws JobFailed, which names the subject, if a
+  /// round fails.
+  [[nodiscard]] std::vector<Standing> run(double seconds, std::size_t rounds,
+                                          const std::function<void()>& after_round) const;
 
  private:
   struct Entry {
@@ -89,6 +90,9 @@ class Contest {
     std::size_t threads = 1;
     std::function<Sample(Clock::duration budget, std::size_t round)> play;
   };
+
+  [[nodiscard]] Sample play_isolated(const Entry& entry, Clock::duration budget,
+                                     std::size_t round) const;
 
   /// What was timed; of several threads, the sums.
   struct Timed {

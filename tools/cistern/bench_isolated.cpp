@@ -30,6 +30,16 @@ static_assert(std::is_trivially_copyable_v<Sample>,
   _exit(is_sent ? 0 : 1);
 }
 
+[[noreturn]] void answer_in_child(const std::function<bool()>& question) {
+  bool holds = false;
+  try {
+    holds = question();
+  } catch (const std::exception&) {
+    holds = false;  // who asks has another way to find out why
+  }
+  _exit(holds ? 0 : 1);
+}
+
 }  // namespace
 
 Sample measure_isolated(const std::function<Sample()>& measure) {
@@ -53,7 +63,7 @@ void fail_isolated(const std::exception& why) {
 
 bool holds_isolated(const std::function<bool()>& question) {
   const pid_t child = fork();
-  if (child == 0) _exit(question() ? 0 : 1);
+  if (child == 0) answer_in_child(question);
   int status = 0;
   return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
          WEXITSTATUS(status) == 0;

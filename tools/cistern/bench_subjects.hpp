@@ -16,9 +16,11 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "bench_isolated.hpp"
 #include "bench_mapped.hpp"
 #include "bench_peers.hpp"
 #include "cistern/pool/arena.hpp"
@@ -48,11 +50,38 @@ class StackSubject {
   Resource* resource_;
 };
 
-/// One whose outermost pool has an owner thread.
+/// One whose pool has an owner thread.
 struct OwnedStackSubject : StackSubject {
   using StackSubject::StackSubject;
   static constexpr bool is_for_one_thread = true;
 };
+
+/// Whether a stack has an owner thread: who asks first, and none that asks later.
+inline bool is_owned(const std::string& stack) {
+  return holds_isolated([&] {
+    const Stack opened = open(stack);
+    const Buffer first = opened.buffer(1);
+    bool is_refused = false;
+    std::thread([&] {
+      const auto block = opened->try_allocate({.bytes = 1});
+      is_refused = !block && block.error().code == Errc::wrong_thread;
+      if (block) opened->deallocate(*block);
+    }).join();
+    return is_refused;
+  });
+}
+
+/// Enters the stacks that the user names.
+template <class Visit>
+void each_named_stack(const std::vector<std::string>& stacks, Visit& visit) {
+  for (const std::string& stack : stacks) {
+    if (is_owned(stack)) {
+      visit("cistern:" + stack, [stack] { return OwnedStackSubject(stack); });
+    } else {
+      visit("cistern:" + stack, [stack] { return StackSubject(stack); });
+    }
+  }
+}
 
 /// A pool of ours that is reset: `Pool` is its type, or Resource for who does not know it.
 template <class Pool>
@@ -141,7 +170,7 @@ class GlibcSubject {
 };
 
 /// A library that is opened at run time, by two pointers to its functions. Calls into a shared
-/// library go through such pointers anyway.
+/// library go through such pointers anyway: glibc's pair is no slower this way.
 class LibrarySubject {
  public:
   using Handle = void*;
@@ -337,8 +366,7 @@ void each_subject(const std::vector<std::string>& stacks, Visit&& visit) {
   visit("cistern:virtual", [] { return StackSubject("virtual > host"); });
   visit("cistern:netcl", [] { return StackSubject("netcl > host"); });
   visit("cistern:mlx", [] { return StackSubject("mlx > host"); });
-  for (const std::string& stack : stacks)
-    visit("cistern:" + stack, [stack] { return StackSubject(stack); });
+  each_named_stack(stacks, visit);
   each_peer(visit);
 }
 
@@ -372,8 +400,7 @@ void each_placer(const std::vector<std::string>& stacks, Visit&& visit) {
   visit("cistern:virtual (64KiB)",
         [] { return StackSubject("virtual(page=64KiB) > simulated(capacity=1TiB)"); });
   visit("cistern:cache", [] { return StackSubject("cache > simulated(capacity=1TiB)"); });
-  for (const std::string& stack : stacks)
-    visit("cistern:" + stack, [stack] { return StackSubject(stack); });
+  each_named_stack(stacks, visit);
   visit("peer:best_fit_set", [] { return BestFitSetSubject(); });
   each_peer(visit);
 }
