@@ -16,6 +16,7 @@
 #include "cistern/bench_peers.hpp"
 #include "cistern/trace/event.hpp"
 #include "cistern/trace/write.hpp"
+#include "support/environment.hpp"
 #include "support/xml.hpp"
 #include "tools/command.hpp"
 
@@ -124,6 +125,21 @@ TEST_F(BenchCommand, MeasuresEveryPeerOrNamesItWithItsPackage) {
       EXPECT_TRUE(is_measured);
     }
   }
+}
+
+TEST_F(BenchCommand, LeavesOutAPeerThatCannotBeOpened) {
+  std::ofstream(folder_ / "libmimalloc.so.2") << "no library";
+  const Environment found_first("LD_LIBRARY_PATH", folder_.c_str());
+  const std::string arguments = "bench trace " + small_trace() + quick;
+  const json document = run_to_json(arguments);
+  for (const json& result : document.at("results"))
+    EXPECT_NE(result.at("subject"), "peer:mimalloc");
+  EXPECT_THAT(document.at("missing_peers"), Contains(json{{"subject", "peer:mimalloc"},
+                                                          {"library", "libmimalloc.so.2"},
+                                                          {"package", "libmimalloc2.0"}}));
+  EXPECT_THAT(run_command(arguments).output,
+              HasSubstr("peer:mimalloc is left out: libmimalloc.so.2 cannot be opened; the package "
+                        "libmimalloc2.0 brings it."));
 }
 
 TEST_F(BenchCommand, RunsWhatHasAnOwnerOnOneThread) {
