@@ -2,8 +2,8 @@
 // time.
 #include <cstddef>
 #include <fstream>
-#include <iterator>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -229,7 +229,9 @@ TEST_F(BenchCommand, DrawsAPictureOfEachWorkload) {
   }
   const auto picture = [&](const char* name) {
     std::ifstream in(folder_ / "pictures/new" / name);
-    return std::string(std::istreambuf_iterator<char>(in), {});
+    std::ostringstream text;
+    text << in.rdbuf();
+    return text.str();
   };
   const std::string pair = picture("pair.svg");
   const std::string trace = picture("trace-small.trace.svg");
