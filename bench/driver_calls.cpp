@@ -2,10 +2,8 @@
 // all given back. What the driver would have cost is virtual time (`driver_us`), what the pool
 // itself costs is measured; both are for one token. The first token, which fills the pool, stands
 // apart.
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -13,20 +11,11 @@
 
 #include "cistern/device/simulated.hpp"
 #include "cistern/stack/stack.hpp"
+#include "token_sizes.hpp"
 
 namespace {
 
 using cistern::Block;
-
-/// Sizes that are log-uniform from 256 B to 4 MiB.
-std::vector<std::size_t> sizes_of_a_token() {
-  std::mt19937_64 random(1750);  // NOLINT: the same sizes every time
-  std::vector<std::size_t> sizes(1750);
-  for (std::size_t& bytes : sizes)
-    bytes = static_cast<std::size_t>(
-        std::exp2(8 + static_cast<double>(random() >> 11U) * 0x1p-53 * 14));
-  return sizes;
-}
 
 void run_token(cistern::Resource& stack, const std::vector<std::size_t>& sizes,
                std::vector<Block>& blocks) {
@@ -45,7 +34,7 @@ void token(benchmark::State& state, const std::string& pools, int microseconds) 
                     ", free_latency=" + latency + ")");
   const auto& device = dynamic_cast<const cistern::SimulatedDevice&>(stack->device());
   const auto driver_us = [&] { return static_cast<double>(device.virtual_time().count()) / 1e3; };
-  const std::vector<std::size_t> sizes = sizes_of_a_token();
+  const std::vector<std::size_t> sizes = token_sizes(1750);
   std::vector<Block> blocks;
   run_token(*stack, sizes, blocks);
   const double first = driver_us();

@@ -14,6 +14,7 @@
 #include <benchmark/benchmark.h>
 
 #include "cistern/stack/stack.hpp"
+#include "token_sizes.hpp"
 
 namespace {
 
@@ -21,17 +22,6 @@ using cistern::Block;
 
 constexpr const char* stack_text = "planned > coalesce > simulated(capacity=64GiB)";
 constexpr std::size_t cycles = 1000;
-
-/// Sizes that are log-uniform from 256 B to 4 MiB.
-std::vector<std::size_t> token_sizes(std::size_t count) {
-  std::mt19937_64 random(1750);  // NOLINT: the same sizes every time
-  std::vector<std::size_t> sizes(count);
-  for (std::size_t& bytes : sizes) {
-    bytes = static_cast<std::size_t>(
-        std::exp2(8 + static_cast<double>(random() >> 11U) * 0x1p-53 * 14));
-  }
-  return sizes;
-}
 
 /// The blocks of a layer die with it but for one; all are gone at the end of the cycle.
 void run_cycle(cistern::Resource& pool, const std::vector<std::size_t>& sizes) {

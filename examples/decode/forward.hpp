@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
 #include <vector>
 
 #include "history.hpp"
@@ -14,12 +13,12 @@ namespace decode {
 
 class Decoder {
  public:
-  /// `memory` and `weights` are borrowed.
-  Decoder(Resource& memory, const Config& config, const Weights& weights);
+  /// `operators` and `weights` are borrowed.
+  Decoder(Operators& operators, const Config& config, const Weights& weights);
 
-  /// Reads tokens that follow those read before; returns what the last layer makes of each, a row a
-  /// token.
-  Tensor read(std::span<const Token> tokens);
+  /// Reads the first `count` of `tokens`, which follow those read before; returns what the last
+  /// layer makes of each, a row a token.
+  Tensor read(const Tokens& tokens, std::size_t count);
 
   /// The logits of the token that follows each row of what `read` returned.
   [[nodiscard]] Tensor logits(const Tensor& hidden) const;
@@ -31,7 +30,7 @@ class Decoder {
                                         const Tensor& values) const;
   [[nodiscard]] Tensor feed_forward(const LayerWeights& layer, const Tensor& x) const;
 
-  Resource& memory_;
+  Operators& op_;
   const Config& config_;
   const Weights& weights_;
   std::vector<History> histories_;

@@ -2,8 +2,8 @@
 // a block of tokens at a time into new memory, and copies, as simple runtimes do. Not thread-safe.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "operators.hpp"
 
@@ -17,23 +17,21 @@ class GrowingRows {
 
   /// Adds the rows of `more`, which always have the same number of columns. O(rows added), and
   /// O(rows) when it grows.
-  void append(Resource& memory, const Tensor& more) {
-    if (used_ + more.rows() > storage_.rows()) grow(memory, used_ + more.rows(), more.columns());
-    for (std::size_t i = 0; i < more.rows(); ++i) {
-      std::ranges::copy(more.row(i), storage_.row(used_ + i).begin());
-    }
+  void append(Operators& op, const Tensor& more) {
+    if (used_ + more.rows() > storage_.rows()) grow(op, used_ + more.rows(), more.columns());
+    op.copy_rows(more, more.rows(), storage_, used_);
     used_ += more.rows();
   }
 
   /// A copy of `count` columns from `first` on: one head of all tokens.
-  [[nodiscard]] Tensor columns(Resource& memory, std::size_t first, std::size_t count) const {
-    return decode::columns(memory, storage_, used_, first, count);
+  [[nodiscard]] Tensor columns(Operators& op, std::size_t first, std::size_t count) const {
+    return op.columns(storage_, used_, first, count);
   }
 
  private:
-  void grow(Resource& memory, std::size_t rows, std::size_t columns) {
-    Tensor larger(memory, (rows + block - 1) / block * block, columns);
-    std::ranges::copy(storage_.values().first(used_ * columns), larger.values().begin());
+  void grow(Operators& op, std::size_t rows, std::size_t columns) {
+    Tensor larger = op.tensor((rows + block - 1) / block * block, columns);
+    if (used_ > 0) op.copy_rows(storage_, used_, larger, 0);
     storage_ = std::move(larger);
   }
 

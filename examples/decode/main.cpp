@@ -1,6 +1,7 @@
 // decode: a small transformer that takes every buffer it computes with, about a thousand a token,
 // from cistern. It decodes the same tokens straight from the device and over each stack it is
-// given, says what each cost, and fails unless all computed the same to the bit.
+// given, says what each cost, and fails unless all computed the same to the bit. The device is the
+// CPU, or an OpenCL device, whose kernels then do the arithmetic.
 //
 // decode.trace.gz, which lies beside this file, is what `decode --tokens 12 --trace FILE` records,
 // compressed.
@@ -16,6 +17,7 @@
 #include <fmt/format.h>
 
 #include "cistern/core/device.hpp"
+#include "cistern/device/opencl.hpp"
 #include "cistern/stack/stack.hpp"
 #include "report.hpp"
 
@@ -24,7 +26,8 @@ namespace {
 
 struct Arguments {
   Job job;
-  std::vector<std::string> stacks{"cache > host", "planned > cache > host"};
+  std::string device = "host";
+  std::vector<std::string> stacks{};  // none listed: those of the device
   std::size_t runs = 5;
   std::string trace;
   bool check = false;
@@ -34,14 +37,25 @@ struct Arguments {
 /// Between float sums and double ones; logits are about one in size.
 constexpr double tolerance = 1e-4;
 
-constexpr const char* raw_device = "host";
+std::vector<std::string> stacks_on(const std::string& device) {
+  if (device == "host") return {"cache > host", "planned > cache > host"};
+  return {"cache > opencl", "coalesce > opencl"};
+}
 
-/// Why the program cannot compute with memory of the stack `text`; empty if it can.
-std::string why_unusable(const std::string& text) {
-  const auto stack = cistern::try_open(text);
-  if (!stack) return stack.error().what();
-  if ((*stack)->device().limits().host_addressable) return {};
-  return fmt::format("the memory of \"{}\" is not the CPU's", text);
+/// Why the program cannot compute with memory of the stack `text` on `device`; empty if it can.
+std::string why_unusable(const std::string& text, const std::string& device) {
+  try {
+    const auto stack = cistern::try_open(text);
+    if (!stack) return stack.error().what();
+    const bool is_host = (*stack)->device().limits().host_addressable;
+    if (is_host != (device == "host"))
+      return fmt::format("the memory of \"{}\" is not {}", text,
+                         device == "host" ? "the CPU's" : "buffers of an OpenCL device");
+    static_cast<void>(make_operators(**stack));
+    return {};
+  } catch (const std::exception& error) {
+    return error.what();
+  }
 }
 
 void add_options(CLI::App& app, Arguments& arguments) {
@@ -52,10 +66,14 @@ void add_options(CLI::App& app, Arguments& arguments) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   app.add_option("--seed", arguments.job.seed, "Of weights and prompt")->capture_default_str();
-  app.add_option("--stack", arguments.stacks, "A stack to compare with the raw device; repeatable")
-      ->type_name("STACK")
-      ->allow_extra_args(false)
+  app.add_option("--device", arguments.device, "Where to compute")
+      ->check(CLI::IsMember({"host", "opencl"}))
       ->capture_default_str();
+  app.add_option("--stack", arguments.stacks,
+                 "A stack to compare with the raw device; repeatable; by default "
+                 "\"cache\" and another over the device")
+      ->type_name("STACK")
+      ->allow_extra_args(false);
   app.add_option("--runs", arguments.runs, "Of each stack, in turn; the median counts")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -92,7 +110,7 @@ class Comparison {
 Report run(const Arguments& arguments) {
   const Job& job = arguments.job;
   Report report{.job = job, .runs = arguments.runs};
-  report.stacks.push_back({.stack = raw_device});
+  report.stacks.push_back({.stack = arguments.device});
   for (const std::string& stack : arguments.stacks)
     report.stacks.push_back({.stack = stack});
   Comparison comparison(report);
@@ -138,8 +156,16 @@ int main(int count, char** words) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  if (arguments.device == "opencl") {
+    std::string why_none;
+    if (cistern::find_opencl_devices(why_none).empty()) {
+      fmt::print(stderr, "decode: no OpenCL device: {}\n", why_none);
+      return 1;
+    }
+  }
+  if (arguments.stacks.empty()) arguments.stacks = stacks_on(arguments.device);
   for (const std::string& stack : arguments.stacks) {
-    if (const std::string why = why_unusable(stack); !why.empty()) {
+    if (const std::string why = why_unusable(stack, arguments.device); !why.empty()) {
       fmt::print(stderr, "decode: {}\n", why);
       return 2;
     }

@@ -11,7 +11,7 @@ namespace {
 
 class Draw {
  public:
-  Draw(cistern::Resource& memory, std::uint64_t seed) : memory_(memory), words_(seed) {}
+  Draw(Operators& operators, std::uint64_t seed) : operators_(operators), words_(seed) {}
 
   /// Uniform around zero, with a variance that keeps that of what the matrix is multiplied with.
   Tensor matrix(std::size_t outputs, std::size_t inputs) {
@@ -25,15 +25,17 @@ class Draw {
 
  private:
   Tensor uniform(std::size_t rows, std::size_t columns, double middle, double reach) {
-    Tensor drawn(memory_, rows, columns);
-    for (float& value : drawn.values()) {
+    Tensor drawn = operators_.tensor(rows, columns);
+    std::vector<float> values(drawn.size());
+    for (float& value : values) {
       const auto unit = static_cast<double>(words_() >> 11U) * 0x1p-53;  // in [0, 1)
       value = static_cast<float>(middle + reach * (2 * unit - 1));
     }
+    operators_.upload(values, drawn);
     return drawn;
   }
 
-  cistern::Resource& memory_;
+  Operators& operators_;
   std::mt19937_64 words_;
 };
 
@@ -53,8 +55,8 @@ LayerWeights make_layer(Draw& draw, const Config& config) {
 
 }  // namespace
 
-Weights make_weights(cistern::Resource& memory, const Config& config, std::uint64_t seed) {
-  Draw draw(memory, seed);
+Weights make_weights(Operators& operators, const Config& config, std::uint64_t seed) {
+  Draw draw(operators, seed);
   Weights weights;
   weights.embedding = draw.embedding(config.vocabulary, config.width);
   for (std::size_t layer = 0; layer < config.layers; ++layer) {
@@ -66,7 +68,7 @@ Weights make_weights(cistern::Resource& memory, const Config& config, std::uint6
 }
 
 std::size_t parameters(const Weights& weights) noexcept {
-  const auto count = [](const auto&... tensors) { return (tensors.values().size() + ...); };
+  const auto count = [](const auto&... tensors) { return (tensors.size() + ...); };
   std::size_t sum = count(weights.embedding, weights.final_gain, weights.head);
   for (const LayerWeights& layer : weights.layers) {
     sum += count(layer.attention_gain, layer.query, layer.key, layer.value, layer.attention_output,

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "tensor.hpp"
+#include "operators.hpp"
 
 namespace decode {
 
@@ -47,7 +47,7 @@ struct Weights {
 };
 
 /// Draws the weights; the same on every machine for the same `seed`.
-Weights make_weights(cistern::Resource& memory, const Config& config, std::uint64_t seed);
+Weights make_weights(Operators& operators, const Config& config, std::uint64_t seed);
 
 /// How many numbers the weights are.
 std::size_t parameters(const Weights& weights) noexcept;

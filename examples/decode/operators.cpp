@@ -1,208 +1,42 @@
-// Loops that a compiler turns into vector instructions without being allowed to reorder sums.
 #include "operators.hpp"
 
-#include <algorithm>
-#include <array>
 #include <cmath>
-#include <functional>
-#include <limits>
+#include <stdexcept>
+
+#include "cistern/core/device.hpp"
+#include "host_operators.hpp"
+#ifdef DECODE_HAS_OPENCL
+#include "opencl_operators.hpp"
+#endif
 
 namespace decode {
-namespace {
 
-/// Sixteen running sums, folded pairwise: the order of the additions depends on the length alone.
-float dot(std::span<const float> left, std::span<const float> right) noexcept {
-  constexpr std::size_t lanes = 16;
-  const float* a = left.data();
-  const float* b = right.data();
-  const std::size_t count = left.size();
-  std::array<float, lanes> sums{};
-  std::size_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    for (std::size_t lane = 0; lane < lanes; ++lane)
-      sums[lane] += a[i + lane] * b[i + lane];
-  }
-  for (; i < count; ++i)
-    sums[i % lanes] += a[i] * b[i];
-  for (std::size_t half = lanes / 2; half > 0; half /= 2) {
-    for (std::size_t lane = 0; lane < half; ++lane)
-      sums[lane] += sums[lane + half];
-  }
-  return sums[0];
-}
-
-template <class Function>
-Tensor map(Resource& memory, const Tensor& x, Function function) {
-  Tensor result(memory, x.rows(), x.columns());
-  std::transform(x.values().begin(), x.values().end(), result.values().begin(), function);
-  return result;
-}
-
-template <class Function>
-Tensor zip(Resource& memory, const Tensor& a, const Tensor& b, Function function) {
-  Tensor result(memory, a.rows(), a.columns());
-  std::transform(a.values().begin(), a.values().end(), b.values().begin(), result.values().begin(),
-                 function);
-  return result;
-}
-
-}  // namespace
-
-Tensor embed(Resource& memory, std::span<const Token> tokens, const Tensor& table) {
-  Tensor result(memory, tokens.size(), table.columns());
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    std::ranges::copy(table.row(tokens[i]), result.row(i).begin());
-  }
-  return result;
-}
-
-Tensor multiply(Resource& memory, const Tensor& x, const Tensor& weight) {
-  Tensor result(memory, x.rows(), weight.rows());
-  for (std::size_t output = 0; output < weight.rows(); ++output) {
-    for (std::size_t i = 0; i < x.rows(); ++i) {
-      result.row(i)[output] = dot(x.row(i), weight.row(output));
-    }
-  }
-  return result;
-}
-
-Tensor normalise(Resource& memory, const Tensor& x, const Tensor& gain, double epsilon) {
-  Tensor inverse(memory, x.rows(), 1);
-  for (std::size_t i = 0; i < x.rows(); ++i) {
-    const double squares = static_cast<double>(dot(x.row(i), x.row(i)));
-    const double mean = squares / static_cast<double>(x.columns());
-    inverse.values()[i] = static_cast<float>(1 / std::sqrt(mean + epsilon));
-  }
-  Tensor result(memory, x.rows(), x.columns());
-  for (std::size_t i = 0; i < x.rows(); ++i) {
-    const float factor = inverse.values()[i];
-    std::ranges::transform(x.row(i), gain.row(0), result.row(i).begin(),
-                           [factor](float value, float g) { return value * factor * g; });
-  }
-  return result;
-}
-
-Rotation rotation(Resource& memory, std::size_t first, std::size_t count, std::size_t head_width,
-                  double base) {
+Rotation Operators::rotation(std::size_t first, std::size_t count, std::size_t head_width,
+                             double base) {
   const std::size_t half = head_width / 2;
-  Rotation result{.cosines = Tensor(memory, count, half), .sines = Tensor(memory, count, half)};
+  Rotation result{.cosines = tensor(count, half), .sines = tensor(count, half)};
+  std::vector<float> cosines;
+  std::vector<float> sines;
   for (std::size_t i = 0; i < count; ++i) {
     for (std::size_t pair = 0; pair < half; ++pair) {
       const double exponent = static_cast<double>(pair) / static_cast<double>(half);
       const double angle = static_cast<double>(first + i) * std::pow(base, -exponent);
-      result.cosines.row(i)[pair] = static_cast<float>(std::cos(angle));
-      result.sines.row(i)[pair] = static_cast<float>(std::sin(angle));
+      cosines.push_back(static_cast<float>(std::cos(angle)));
+      sines.push_back(static_cast<float>(std::sin(angle)));
     }
   }
+  upload(cosines, result.cosines);
+  upload(sines, result.sines);
   return result;
 }
 
-Tensor rotate(Resource& memory, const Tensor& head, const Rotation& by) {
-  const std::size_t half = head.columns() / 2;
-  Tensor result(memory, head.rows(), head.columns());
-  for (std::size_t i = 0; i < head.rows(); ++i) {
-    const auto from = head.row(i);
-    const auto to = result.row(i);
-    const auto cosine = by.cosines.row(i);
-    const auto sine = by.sines.row(i);
-    for (std::size_t pair = 0; pair < half; ++pair) {
-      to[pair] = from[pair] * cosine[pair] - from[pair + half] * sine[pair];
-      to[pair + half] = from[pair + half] * cosine[pair] + from[pair] * sine[pair];
-    }
-  }
-  return result;
-}
-
-Tensor columns(Resource& memory, const Tensor& x, std::size_t rows, std::size_t first,
-               std::size_t count) {
-  Tensor result(memory, rows, count);
-  for (std::size_t i = 0; i < rows; ++i) {
-    std::ranges::copy(x.row(i).subspan(first, count), result.row(i).begin());
-  }
-  return result;
-}
-
-void paste(const Tensor& part, Tensor& whole, std::size_t first) {
-  for (std::size_t i = 0; i < part.rows(); ++i) {
-    std::ranges::copy(part.row(i), whole.row(i).subspan(first).begin());
-  }
-}
-
-Tensor mask_future(Resource& memory, const Tensor& x, std::size_t past) {
-  Tensor result(memory, x.rows(), x.columns());
-  for (std::size_t i = 0; i < x.rows(); ++i) {
-    const std::size_t seen = past + i + 1;
-    std::ranges::copy(x.row(i).first(seen), result.row(i).begin());
-    std::ranges::fill(result.row(i).subspan(seen), -std::numeric_limits<float>::infinity());
-  }
-  return result;
-}
-
-Tensor scale(Resource& memory, const Tensor& x, float by) {
-  return map(memory, x, [by](float value) { return value * by; });
-}
-
-Tensor softmax(Resource& memory, const Tensor& x) {
-  Tensor peaks(memory, x.rows(), 1);
-  for (std::size_t i = 0; i < x.rows(); ++i)
-    peaks.values()[i] = std::ranges::max(x.row(i));
-
-  Tensor exponentials(memory, x.rows(), x.columns());
-  for (std::size_t i = 0; i < x.rows(); ++i) {
-    const float peak = peaks.values()[i];
-    std::ranges::transform(x.row(i), exponentials.row(i).begin(),
-                           [peak](float value) { return std::exp(value - peak); });
-  }
-
-  Tensor totals(memory, x.rows(), 1);
-  for (std::size_t i = 0; i < x.rows(); ++i) {
-    float total = 0;
-    for (const float value : exponentials.row(i))
-      total += value;
-    totals.values()[i] = total;
-  }
-
-  Tensor result(memory, x.rows(), x.columns());
-  for (std::size_t i = 0; i < x.rows(); ++i) {
-    const float total = totals.values()[i];
-    std::ranges::transform(exponentials.row(i), result.row(i).begin(),
-                           [total](float value) { return value / total; });
-  }
-  return result;
-}
-
-Tensor mix(Resource& memory, const Tensor& weights, const Tensor& values) {
-  Tensor result(memory, weights.rows(), values.columns());
-  for (std::size_t i = 0; i < weights.rows(); ++i) {
-    float* to = result.row(i).data();
-    std::fill_n(to, values.columns(), 0.0F);
-    for (std::size_t j = 0; j < values.rows(); ++j) {
-      const float weight = weights.row(i)[j];
-      const float* from = values.row(j).data();
-      for (std::size_t c = 0; c < values.columns(); ++c)
-        to[c] += weight * from[c];
-    }
-  }
-  return result;
-}
-
-Tensor silu(Resource& memory, const Tensor& x) {
-  return map(memory, x, [](float value) { return value / (1 + std::exp(-value)); });
-}
-
-Tensor product(Resource& memory, const Tensor& a, const Tensor& b) {
-  return zip(memory, a, b, std::multiplies<float>());
-}
-
-Tensor sum(Resource& memory, const Tensor& a, const Tensor& b) {
-  return zip(memory, a, b, std::plus<float>());
-}
-
-Tokens largest(Resource& memory, const Tensor& row) {
-  Tokens result(memory, 1, 1);
-  const auto values = row.row(0);
-  result.values()[0] = static_cast<Token>(std::ranges::max_element(values) - values.begin());
-  return result;
+std::unique_ptr<Operators> make_operators(Resource& memory) {
+  if (memory.device().limits().host_addressable) return std::make_unique<HostOperators>(memory);
+#ifdef DECODE_HAS_OPENCL
+  if (auto* const device = dynamic_cast<cistern::OpenClDevice*>(&memory.device()))
+    return std::make_unique<OpenClOperators>(memory, *device);
+#endif
+  throw std::runtime_error("there is no arithmetic for the memory of this device");
 }
 
 }  // namespace decode

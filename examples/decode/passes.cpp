@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <stdexcept>
 
 #include "cistern/adaptor/recorder.hpp"
@@ -17,9 +18,9 @@ namespace decode {
 namespace {
 
 /// FNV-1a, a number at a time. http://www.isthe.com/chongo/tech/comp/fnv/
-std::uint64_t fingerprint(const Tensor& logits) {
+std::uint64_t fingerprint(const std::vector<float>& logits) {
   std::uint64_t hash = 0xcbf29ce484222325U;
-  for (const float value : logits.values()) {
+  for (const float value : logits) {
     hash = (hash ^ std::bit_cast<std::uint32_t>(value)) * 0x100000001b3U;
   }
   return hash;
@@ -34,7 +35,7 @@ Output take_turns(
   for (std::size_t i = 0; i < job.tokens; ++i) {
     const Turn turn = session.turn();
     output.tokens.push_back(turn.token);
-    output.fingerprints.push_back(fingerprint(turn.logits));
+    output.fingerprints.push_back(fingerprint(session.logits_of(turn)));
     output.mean_log_probability += std::log(static_cast<double>(turn.probability));
     after(turn);
   }
@@ -83,14 +84,16 @@ Deviation check(const Job& job, const std::string& stack) {
   Session session(job, *memory);
   std::vector<std::vector<float>> logits;
   Deviation result;
-  const auto keep = [&](const Turn& turn) {
-    logits.emplace_back(turn.logits.values().begin(), turn.logits.values().end());
-  };
+  const auto keep = [&](const Turn& turn) { logits.push_back(session.logits_of(turn)); };
   result.output = take_turns(job, session, keep);
 
   std::vector<Token> sequence = make_prompt(job.config, job.prompt_length, job.seed);
   sequence.insert(sequence.end(), result.output.tokens.begin(), result.output.tokens.end() - 1);
-  const auto expected = reference_logits(job.config, session.weights(), sequence);
+  // The same weights where the host can read them.
+  const cistern::Stack host = cistern::open("host");
+  const std::unique_ptr<Operators> on_host = make_operators(*host);
+  const Weights weights = make_weights(*on_host, job.config, job.seed);
+  const auto expected = reference_logits(job.config, weights, sequence);
   for (std::size_t turn = 0; turn < job.tokens; ++turn) {
     const std::vector<double>& right = expected[job.prompt_length - 1 + turn];
     for (std::size_t i = 0; i < right.size(); ++i) {

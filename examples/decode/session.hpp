@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "forward.hpp"
 #include "model.hpp"
@@ -34,9 +36,14 @@ class Session {
   Turn turn();
 
   [[nodiscard]] const Weights& weights() const noexcept { return weights_; }
+  /// Those of a turn, on the host.
+  [[nodiscard]] std::vector<float> logits_of(const Turn& turn) const {
+    return operators_->download(turn.logits);
+  }
 
  private:
   Resource& memory_;
+  const std::unique_ptr<Operators> operators_;
   const Config config_;
   const Weights weights_;
   Decoder decoder_;

@@ -25,9 +25,16 @@ class Matrix {
 
   [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
   [[nodiscard]] std::size_t columns() const noexcept { return columns_; }
+  [[nodiscard]] std::size_t size() const noexcept { return rows_ * columns_; }
+
+  // Where the memory is the host's.
 
   [[nodiscard]] std::span<T> values() noexcept { return buffer_.as<T>(); }
   [[nodiscard]] std::span<const T> values() const noexcept { return buffer_.as<T>(); }
+
+  /// Of a matrix that is filled through a reference that cannot resize it.
+  [[nodiscard]] std::span<T> host() const noexcept { return buffer_.template as<T>(); }
+  [[nodiscard]] const cistern::Block& block() const noexcept { return buffer_.block(); }
 
   [[nodiscard]] std::span<T> row(std::size_t index) noexcept {
     return values().subspan(index * columns_, columns_);

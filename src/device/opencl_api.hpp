@@ -60,9 +60,9 @@ void check_opencl(cl_int code, const char* call);
 template <class T>
 T queue_value(const OpenClApi& api, cl_command_queue queue, cl_command_queue_info key) {
   T value{};
-  check_opencl(
-      api.get_command_queue_info(queue, key, sizeof(T), static_cast<void*>(&value), nullptr),
-      "clGetCommandQueueInfo");
+  constexpr std::size_t size = sizeof(T);  // NOLINT(bugprone-sizeof-expression): a handle's
+  check_opencl(api.get_command_queue_info(queue, key, size, static_cast<void*>(&value), nullptr),
+               "clGetCommandQueueInfo");
   return value;
 }
 

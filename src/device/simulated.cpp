@@ -37,12 +37,6 @@ DeviceLimits simulated_limits(const SimulatedDevice::Options& options) {
           .has_queues = options.queues};
 }
 
-/// The splitmix64 generator, as a number in [0, 1).
-double draw(std::uint64_t& state) noexcept {
-  state += 0x9e3779b97f4a7c15U;
-  return static_cast<double>(splitmix_finish(state) >> 11U) * 0x1p-53;
-}
-
 }  // namespace
 
 SimulatedDevice::SimulatedDevice(const Options& options)
@@ -82,7 +76,7 @@ StreamOrder* SimulatedDevice::stream_order() noexcept {
 
 bool SimulatedDevice::fails_on_demand(std::size_t bytes) noexcept {
   const bool by_chance =
-      options_.fail_probability > 0 && draw(random_state_) < options_.fail_probability;
+      options_.fail_probability > 0 && splitmix_fraction(random_state_) < options_.fail_probability;
   return by_chance || allocation_calls_ == fail_call_ ||
          (options_.fail_every > 0 && allocation_calls_ % options_.fail_every == 0) ||
          saturating_add(used_, bytes) > options_.fail_beyond;

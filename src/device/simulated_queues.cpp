@@ -29,6 +29,10 @@ std::string name_of(const SimulatedQueues::Work& work) {
          name_of(work.stream);
 }
 
+tl::unexpected<Error> queue_failure() noexcept {
+  return tl::unexpected(Error{.code = Errc::device_failed, .stage = "simulated"});
+}
+
 }  // namespace
 
 std::string describe(const SimulatedQueues::Conflict& conflict) {
@@ -267,10 +271,9 @@ void SimulatedQueues::wait_as_program(Stream waiter, Stream on) {
 }
 
 void SimulatedQueues::run(std::uint64_t seed) {
-  std::uint64_t drawn = seed;
-  do {
-    drawn += 0x9e3779b97f4a7c15U;
-  } while (step(splitmix_finish(drawn)));
+  std::uint64_t state = seed;
+  while (step(splitmix_next(state))) {
+  }
 }
 
 bool SimulatedQueues::step(std::uint64_t choice) {
@@ -285,21 +288,20 @@ Expected<void> SimulatedQueues::do_wait(Stream waiter, Stream on) noexcept try {
   const std::lock_guard lock(state_->mutex);
   const bool is_refused =
       ++state_->waits == state_->fail_wait || state_->retired.contains(waiter.id);
-  if (is_refused) return tl::unexpected(Error{.code = Errc::device_failed, .stage = "simulated"});
+  if (is_refused) return queue_failure();
   if (!state_->ignores_waits) state_->enqueue_wait(waiter, on);
   return {};
 } catch (const std::bad_alloc&) {
-  return tl::unexpected(Error{.code = Errc::device_failed, .stage = "simulated"});
+  return queue_failure();
 }
 
 Expected<void> SimulatedQueues::do_synchronize(Stream stream) noexcept try {
   const std::lock_guard lock(state_->mutex);
-  if (++state_->synchronizations == state_->fail_synchronization)
-    return tl::unexpected(Error{.code = Errc::device_failed, .stage = "simulated"});
+  if (++state_->synchronizations == state_->fail_synchronization) return queue_failure();
   state_->wait_for_host(stream);
   return {};
 } catch (const std::bad_alloc&) {
-  return tl::unexpected(Error{.code = Errc::device_failed, .stage = "simulated"});
+  return queue_failure();
 }
 
 void SimulatedQueues::do_retire(Stream stream) noexcept {

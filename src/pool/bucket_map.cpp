@@ -24,19 +24,20 @@ constexpr unsigned address_bits = 64;
 
 }  // namespace
 
-BucketMap::BucketMap(const Geometric& policy, std::size_t granularity) : geometric_(true) {
+BucketMap::BucketMap(const Geometric& policy, std::size_t granularity) {
   const std::size_t per_doubling = policy.per_doubling;
   if (!std::has_single_bit(per_doubling) || per_doubling > 64) {
     throw std::invalid_argument("cache: the buckets of a doubling number 1, 2, 4, 8, 16, 32 or 64");
   }
-  granularity_bits_ = floor_log2(granularity);
+  const unsigned granularity_bits = floor_log2(granularity);
   doubling_bits_ = floor_log2(per_doubling);
-  first_power_ = granularity_bits_ + doubling_bits_;
+  first_power_ = granularity_bits + doubling_bits_;
   if (first_power_ >= address_bits) {
     throw std::invalid_argument("cache: the device's granularity leaves no room for buckets");
   }
+  first_doubling_ = std::size_t{1} << first_power_;
   for (std::size_t i = 1; i <= per_doubling; ++i)
-    capacities_.push_back(i << granularity_bits_);
+    capacities_.push_back(i << granularity_bits);
   for (unsigned power = first_power_; power < address_bits; ++power) {
     for (std::size_t step = per_doubling + 1; step <= 2 * per_doubling; ++step) {
       const std::size_t capacity = step << (power - doubling_bits_);

@@ -11,6 +11,7 @@
 #include "cistern/core/size.hpp"
 #include "cistern/core/size_tally.hpp"
 #include "core/failure.hpp"
+#include "pool/patient_lock.hpp"
 #include "pool/waits.hpp"
 
 namespace cistern {
@@ -38,40 +39,61 @@ class Cache::Leaving {
   std::size_t size_ = 0;
 };
 
-// --- The fast path: a hit, and a free that is kept. ---
+// --- Beside the fast path: a hit, and a free that is kept, under the lock. ---
 
-Expected<Block> Cache::try_allocate(const Request& request) noexcept {
+Expected<Block> Cache::allocate_slowly(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
+  if (map_ != nullptr && magazines_.mine() == nullptr) magazines_.add_mine(mutex_);
   {
-    const std::lock_guard lock(mutex_);
-    if (CacheNode* node = take_idle(request)) {
+    bool is_contended = false;
+    const auto lock = lock_patiently(mutex_, is_contended);
+    call_back_mine_for(request);
+    CacheNode* node = take_idle(request);
+    if (node == nullptr && magazines_.size() > 1) {
+      call_back_for(request);
+      node = take_idle(request);
+    }
+    if (node != nullptr) {
       ++stats_.hits;
+      lend();
+      if (is_contended) fill_mine(request);
       return hand_out(*node, request);
     }
   }
   return miss(request);
 }
 
-bool Cache::deallocate(const Block& block, Stream stream) noexcept {
+Block Cache::allocate_or_throw(const Request& request) {
+  const Expected<Block> block = allocate_slowly(request);
+  if (!block) throw_out_of_memory(request, block.error());
+  return *block;
+}
+
+bool Cache::deallocate_slowly(const Block& block, Stream stream) noexcept {
   if (block.empty()) return true;
   Leaving leaving;
   bool accepted = false;
   {
-    const std::lock_guard lock(mutex_);
+    bool is_contended = false;
+    const auto lock = lock_patiently(mutex_, is_contended);
     accepted = block.node->names(block, this);
     if (accepted) [[likely]] {
+      call_back_mine();  // so that the order of the last uses is kept
       auto& node = static_cast<CacheNode&>(*block.node);
       node.end_life();
       node.stream = stream;
+      node.has_other_uses = false;
       handover_.end_uses(node, stream);
-      stats_.count_free(node.requested, node.upstream.bytes);
+      stats_.count_free(node.requested, node.bytes);
       keep(node, leaving);
+      lend();
     } else {
       ++stats_.refused_frees;
     }
   }
   if (!accepted) return refuse_free("cache", block);
-  send_upstream(leaving);
+  // Where none leaves, a pool whose last block this was may be gone by now.
+  if (!leaving.empty()) send_upstream(leaving);
   return true;
 }
 
@@ -80,6 +102,7 @@ Expected<void> Cache::try_allocate_batch(std::span<const Request> requests,
   assert(requests.size() == blocks.size());
   {
     const std::lock_guard lock(mutex_);
+    call_back();
     if (set_aside(requests, blocks)) {
       for (std::size_t i = 0; i < requests.size(); ++i) {
         if (blocks[i].empty()) continue;
@@ -89,7 +112,7 @@ Expected<void> Cache::try_allocate_batch(std::span<const Request> requests,
       return {};
     }
     for (const Block& block : blocks)
-      growing_ += block.empty() ? 0 : node_of(block).upstream.bytes;
+      growing_ += block.empty() ? 0 : node_of(block).bytes;
   }
   return miss(requests, blocks);
 }
@@ -118,7 +141,7 @@ CacheNode* Cache::take_idle(const Request& request) noexcept {
       index_);
   if (node == nullptr) return nullptr;
   idle_.remove(node);
-  stats_.cached.fall(node->upstream.bytes);
+  stats_.cached.fall(node->bytes);
   if (handover_.make_ready(node->stream, request.stream)) [[likely]]
     return node;
   put_idle(*node);  // it cannot be waited for; new memory need not be
@@ -126,31 +149,132 @@ CacheNode* Cache::take_idle(const Request& request) noexcept {
 }
 
 void Cache::put_idle(CacheNode& node) noexcept {
-  std::visit([&](auto& index) { index.put(node); }, index_);
-  idle_.push(&node);
-  stats_.cached.rise(node.upstream.bytes);
+  node.next_free = nullptr;
+  file(&node);
+  stats_.cached.rise(node.bytes);
+}
+
+void Cache::file(CacheNode* nodes) const noexcept {
+  while (nodes != nullptr) {
+    CacheNode* const node = std::exchange(nodes, nodes->next_free);
+    std::visit([&](auto& index) { index.put(*node); }, index_);
+    idle_.push(node);
+  }
 }
 
 Block Cache::hand_out(CacheNode& node, const Request& request) noexcept {
-  node.requested = request.bytes;
-  stats_.count_grant(request.bytes, node.upstream.bytes);
+  stats_.count_grant(request.bytes, node.bytes);
   work_peak_ = std::max(work_peak_, stats_.live_granted.current);
-  return {.memory = node.upstream.memory,
-          .offset = node.upstream.offset,
-          .bytes = node.upstream.bytes,
-          .requested = request.bytes,
-          .node = &node,
-          .generation = node.begin_life()};
+  return block_of(node, request);
 }
 
 void Cache::keep(CacheNode& node, Leaving& leaving) noexcept {
-  const bool has_room = node.upstream.bytes <= max_bytes_ - stats_.cached.current;
+  if (node.bytes > lendable()) call_back();
+  const bool has_room = node.bytes <= lendable();
   const std::size_t peers = std::visit([&](auto& index) { return index.peers(node); }, index_);
   if (has_room && peers < per_bucket_ && !abandoned_) [[likely]] {
     put_idle(node);
   } else {
     keep_when_full(node, leaving);
   }
+}
+
+// --- What threads keep. ---
+
+// Where a thread has run out, a part of what is left: the more threads, the smaller, and something
+// stays for those that have none.
+void Cache::lend() noexcept {
+  Mine* const mine = lends() ? magazines_.mine() : nullptr;
+  if (mine == nullptr) return;
+  settle(*mine);
+  if (max_bytes_ == unbounded) {
+    mine->set_room(unbounded / 2);
+  } else if (const std::size_t part = lendable() / (magazines_.size() + 1); mine->room() < part) {
+    lent_ += part - mine->room();
+    mine->set_room(part);
+  }
+}
+
+// What threads put that do not take, such as consumers, lies in the pool: a thread that has to wait
+// for the lock takes more of it at once.
+void Cache::fill_mine(const Request& request) noexcept {
+  constexpr int most = 15;
+  Mine* const mine = lends() ? magazines_.mine() : nullptr;
+  if (mine == nullptr || has_queues_ || request.alignment > alignment_) return;
+  for (int i = 0; i < most; ++i) {
+    CacheNode* const node = std::get<BucketIndex>(index_).take(request);
+    if (node == nullptr) return;
+    idle_.remove(node);
+    mine->fill(node->bucket, node);
+  }
+}
+
+void Cache::settle(Mine& magazine) const noexcept {
+  const std::size_t live = stats_.live_granted.current;
+  const std::size_t most = live + magazine.settle(stats_);
+  if (magazines_.size() == 1) work_peak_ = std::max(work_peak_, most);
+  work_peak_ = std::max(work_peak_, stats_.live_granted.current);
+  if (max_bytes_ != unbounded) lent_ += stats_.live_granted.current - live;
+}
+
+void Cache::settle_mine() const noexcept {
+  if (Mine* const mine = magazines_.mine()) settle(*mine);
+}
+
+void Cache::settle() const noexcept {
+  magazines_.each([&](Mine& magazine) { settle(magazine); });
+}
+
+void Cache::call_back(Mine& magazine) const noexcept {
+  settle(magazine);
+  file(magazine.empty());
+  if (max_bytes_ != unbounded) lent_ -= magazine.room();
+  magazine.set_room(0);
+}
+
+void Cache::call_back_mine() const noexcept {
+  if (Mine* const mine = magazines_.mine()) call_back(*mine);
+}
+
+void Cache::call_back() const noexcept {
+  magazines_.each([&](Mine& magazine) { call_back(magazine); });
+}
+
+// Only where the magazine has what might serve a request, but not to the fast path.
+void Cache::call_back_mine_for(const Request& request) noexcept {
+  Mine* const mine = magazines_.mine();
+  if (mine == nullptr) return;
+  const Bins bins = bins_for(request);
+  bool has_any = false;
+  for (std::size_t bin = bins.first; bin < bins.end; ++bin)
+    has_any = has_any || mine->newest(bin) != nullptr;
+  has_any ? call_back(*mine) : settle(*mine);
+}
+
+// Of all threads no more than that, so that they stay fast.
+void Cache::call_back_for(const Request& request) noexcept {
+  const Bins bins = bins_for(request);
+  magazines_.each([&](Mine& magazine) {
+    settle(magazine);
+    for (std::size_t bin = bins.first; bin < bins.end; ++bin)
+      file(magazine.empty_bin(bin));
+  });
+}
+
+Cache::Bins Cache::bins_for(const Request& request) const noexcept {
+  const std::size_t bucket = map_->bucket_for(request.bytes);
+  if (bucket >= map_->size()) return {};
+  const bool has_odd = bucket > 0 && std::get<BucketIndex>(index_).has_odd();
+  return {.first = has_odd ? bucket - 1 : bucket, .end = bucket + 1};
+}
+
+// On the thread that ends, which has magazines no longer.
+void Cache::thread_ended(void* cache, void* magazine) noexcept {
+  auto& self = *static_cast<Cache*>(cache);
+  auto& its = *static_cast<Mine*>(magazine);
+  const std::lock_guard lock(self.mutex_);
+  self.call_back(its);
+  self.magazines_.remove(&its);
 }
 
 // --- The slow path: misses, evictions, bounds. ---
@@ -161,7 +285,9 @@ Cache::Cache(Ref<Resource> upstream, const Options& options)
       max_bytes_(options.max_bytes),
       per_bucket_(options.per_bucket),
       idle_ratio_(checked_ratio(options.idle_ratio)),
-      when_full_(options.when_full) {}
+      when_full_(options.when_full),
+      map_(map_for_magazines(index_)),
+      magazines_(map_ != nullptr ? map_->size() : 0, &Cache::thread_ended, this) {}
 
 Cache::Index Cache::make_index(const Options& options, const DeviceLimits& limits) {
   if (const auto* fit = std::get_if<Fit>(&options.buckets)) {
@@ -174,6 +300,11 @@ Cache::Index Cache::make_index(const Options& options, const DeviceLimits& limit
                       ? BucketMap(*table, limits.granularity)
                       : BucketMap(std::get<Geometric>(options.buckets), limits.granularity);
   return Index(std::in_place_type<BucketIndex>, std::move(map), limits);
+}
+
+const BucketMap* Cache::map_for_magazines(const Index& index) noexcept {
+  const auto* const buckets = std::get_if<BucketIndex>(&index);
+  return buckets != nullptr && buckets->map().is_geometric() ? &buckets->map() : nullptr;
 }
 
 double Cache::checked_ratio(double ratio) {
@@ -305,7 +436,7 @@ Expected<void> Cache::finish_growth(std::size_t bytes, std::span<const Request> 
     is_granted = obtained && adopt(requests, below);
     for (std::size_t i = 0; i < requests.size(); ++i) {
       const bool was_idle = !blocks[i].empty();
-      if (was_idle) growing_ -= node_of(blocks[i]).upstream.bytes;
+      if (was_idle) growing_ -= node_of(blocks[i]).bytes;
       if (is_granted && requests[i].bytes > 0) {
         ++(was_idle ? stats_.hits : stats_.misses);
         blocks[i] = hand_out(node_of(was_idle ? blocks[i] : below[i]), requests[i]);
@@ -349,7 +480,7 @@ void Cache::disown(std::span<Block> below) noexcept {
   for (Block& block : below) {
     if (block.empty()) continue;
     CacheNode& node = node_of(block);
-    block = node.upstream;
+    block = node.upstream();
     std::visit([&](auto& index) { index.forget(node); }, index_);
     nodes_.put(&node);
   }
@@ -359,7 +490,7 @@ void Cache::disown(std::span<Block> below) noexcept {
 CacheNode* Cache::adopt(const Block& block, std::size_t bytes) noexcept {
   CacheNode* node = nodes_.take();
   if (node == nullptr) return nullptr;
-  node->upstream = block;
+  node->set_upstream(block);
   if (std::visit([&](auto& index) { return index.adopt(*node, bytes); }, index_)) return node;
   nodes_.put(node);
   return nullptr;
@@ -378,6 +509,7 @@ bool Cache::give_back_idle(std::size_t bytes) noexcept {
   Leaving leaving;
   {
     const std::lock_guard lock(mutex_);
+    call_back();
     evict_down_to(saturating_subtract(stats_.cached.current, bytes), leaving);
   }
   const bool any = !leaving.empty();
@@ -398,7 +530,7 @@ void Cache::begin_growth(std::size_t bytes) noexcept {
 }
 
 void Cache::keep_when_full(CacheNode& node, Leaving& leaving) noexcept {
-  const std::size_t bytes = node.upstream.bytes;
+  const std::size_t bytes = node.bytes;
   const bool can_fit = bytes <= max_bytes_ && per_bucket_ > 0;
   if (abandoned_ || when_full_ == WhenFull::reject || !can_fit) {
     std::visit([&](auto& index) { index.forget(node); }, index_);
@@ -423,7 +555,7 @@ void Cache::evict(CacheNode& node, Leaving& leaving) noexcept {
       },
       index_);
   idle_.remove(&node);
-  stats_.cached.fall(node.upstream.bytes);
+  stats_.cached.fall(node.bytes);
   leaving.add(node);
   ++leaving_;
 }
@@ -433,17 +565,22 @@ void Cache::evict_down_to(std::size_t idle_bytes, Leaving& leaving) noexcept {
     evict(*idle_.oldest(), leaving);
 }
 
+// What is held, and so whether it is too much, is known without the magazines; what may go is not.
 void Cache::enforce_idle_ratio(Leaving& leaving) noexcept {
-  const std::size_t live = stats_.live_granted.current + growing_;
-  const std::size_t bound = scale(std::max(work_peak_, live), 1 + idle_ratio_);
-  evict_down_to(saturating_subtract(bound, live), leaving);
+  const auto bound = [&] {
+    const std::size_t live = stats_.live_granted.current + growing_;
+    return saturating_subtract(scale(std::max(work_peak_, live), 1 + idle_ratio_), live);
+  };
+  if (stats_.cached.current <= bound()) return;
+  call_back();
+  evict_down_to(bound(), leaving);
 }
 
 // May be the end of this cache, if its owners have left.
 void Cache::send_upstream(const Leaving& leaving) noexcept {
   if (leaving.empty()) return;
   for (const CacheNode* node = leaving.first(); node != nullptr; node = node->next_free) {
-    upstream().deallocate(node->upstream, node->stream);
+    upstream().deallocate(node->upstream(), node->stream);
   }
   bool over = false;
   {
@@ -467,6 +604,7 @@ void Cache::trim_to(std::size_t keep_bytes) noexcept {
   {
     const std::size_t below = upstream().stats().cached.current;
     const std::lock_guard lock(mutex_);
+    call_back();
     const std::size_t excess =
         saturating_subtract(saturating_add(stats_.cached.current, below), keep_bytes);
     evict_down_to(saturating_subtract(stats_.cached.current, excess), leaving);
@@ -486,6 +624,7 @@ void Cache::abandoned() noexcept {
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
+    call_back();
     abandoned_ = true;
     evict_down_to(0, leaving);
     over = is_over();
@@ -502,6 +641,7 @@ std::size_t Cache::set_max_bytes(std::size_t max_bytes) noexcept {
   std::size_t former = 0;
   {
     const std::lock_guard lock(mutex_);
+    call_back();
     former = std::exchange(max_bytes_, max_bytes);
     evict_down_to(max_bytes, leaving);
   }
@@ -515,6 +655,7 @@ std::size_t Cache::set_per_bucket(std::size_t blocks) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (std::holds_alternative<FitIndex>(index_)) return per_bucket_;
+    call_back();
     former = std::exchange(per_bucket_, blocks);
     for (CacheNode* node = idle_.oldest(); node != nullptr;) {
       CacheNode* next = IdleList::newer(node);
@@ -560,9 +701,10 @@ Expected<Block> Cache::try_grow(const Block& block, std::size_t bytes) noexcept 
   if (!block.node->names(block, this))
     return tl::unexpected(failure("cache", Errc::invalid_block, block.bytes));
   auto& node = static_cast<CacheNode&>(*block.node);
-  if (bytes > node.upstream.bytes) {
+  if (bytes > node.bytes) {
     return tl::unexpected(Error{.code = Errc::cannot_grow, .stage = "cache", .requested = bytes});
   }
+  settle_mine();
   Block grown = block;
   grown.requested = std::max(bytes, node.requested);
   stats_.count_growth(grown.requested - node.requested, 0);
@@ -576,7 +718,10 @@ Expected<void> Cache::also_used_on(const Block& block, Stream stream) noexcept {
   const std::lock_guard lock(mutex_);
   if (!block.node->names(block, this))
     return tl::unexpected(failure("cache", Errc::invalid_block, block.bytes));
-  if (handover_.add_use(*block.node, stream)) return {};
+  if (handover_.add_use(*block.node, stream)) {
+    static_cast<CacheNode&>(*block.node).has_other_uses = true;
+    return {};
+  }
   return tl::unexpected(failure("cache", Errc::out_of_memory, 0));
 }
 
@@ -584,6 +729,7 @@ Stats Cache::stats() const noexcept {
   Stats own;
   {
     const std::lock_guard lock(mutex_);
+    settle();
     own = stats_;
   }
   return as_pool(own);
@@ -597,6 +743,7 @@ void Cache::reset_peaks(const Stats& floor) noexcept {
   upstream().reset_peaks(below);
   const std::size_t cached_below = upstream().stats().cached.peak;
   const std::lock_guard lock(mutex_);
+  settle();
   stats_.reset_live_peaks(floor);
   stats_.cached.reset_peak(saturating_subtract(floor.cached.peak, cached_below));
 }
@@ -605,6 +752,7 @@ std::vector<BucketStats> Cache::buckets() const {
   std::vector<BucketStats> all;
   {
     const std::lock_guard lock(mutex_);
+    call_back();
     std::visit([&](auto& index) { index.append_to(all); }, index_);
   }
   const std::vector<BucketStats> below = upstream().buckets();
@@ -616,7 +764,7 @@ Outstanding Cache::outstanding() const noexcept {
   const std::lock_guard lock(mutex_);
   Outstanding out;
   nodes_.each([&](const CacheNode& node) {
-    if (node.is_live()) out.add(node.upstream.bytes);
+    if (node.is_live()) out.add(node.bytes);
   });
   return out;
 }
@@ -629,9 +777,10 @@ std::size_t Cache::largest_after(const Supposition& supposed) const noexcept {
   std::size_t idle = 0;
   {
     const std::lock_guard lock(mutex_);
+    call_back();
     for (const CacheNode* node = idle_.newest(); node != nullptr; node = IdleList::older(node)) {
-      below.requested = saturating_add(below.requested, node->upstream.requested);
-      below.granted = saturating_add(below.granted, node->upstream.bytes);
+      below.requested = saturating_add(below.requested, node->requested_upstream);
+      below.granted = saturating_add(below.granted, node->bytes);
     }
     idle = std::visit([](const auto& index) { return index.largest(); }, index_);
   }
@@ -643,11 +792,12 @@ void Cache::explain(Shortage& shortage) const noexcept {
   {
     SizeTally sizes;
     const std::lock_guard lock(mutex_);
+    call_back();
     nodes_.each([&](const CacheNode& node) {
-      if (node.is_live()) sizes.add(node.upstream.bytes, true);
+      if (node.is_live()) sizes.add(node.bytes, true);
     });
     for (const CacheNode* node = idle_.newest(); node != nullptr; node = IdleList::older(node))
-      sizes.add(node->upstream.bytes, false);
+      sizes.add(node->bytes, false);
     shortage.add_sizes(sizes);
     shortage.add_holes(stats_.cached.current,
                        std::visit([](const auto& index) { return index.largest(); }, index_));
@@ -658,6 +808,7 @@ void Cache::explain(Shortage& shortage) const noexcept {
 std::size_t Cache::trimmable() const noexcept {
   if (upstream().stats().pools > 0) return 0;
   const std::lock_guard lock(mutex_);
+  settle();
   return stats_.cached.current;
 }
 
@@ -665,12 +816,14 @@ std::string Cache::validate() const {
   const Outstanding live = outstanding();
   {
     const std::lock_guard lock(mutex_);
+    call_back();
+    if (lent_ > 0) return "cache: nothing is lent once it was called back";
     std::size_t blocks = 0;
     std::size_t bytes = 0;
     for (const CacheNode* node = idle_.newest(); node != nullptr; node = IdleList::older(node)) {
       if (node->is_live()) return "cache: an idle block is not live";
       ++blocks;
-      bytes += node->upstream.bytes;
+      bytes += node->bytes;
     }
     std::size_t in_buckets = 0;
     std::vector<BucketStats> all;

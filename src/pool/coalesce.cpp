@@ -151,7 +151,7 @@ bool Coalesce::deallocate(const Block& block, Stream stream) noexcept {
   if (!accepted) return refuse_free("coalesce", block);
   if (over) {
     delete this;
-  } else {
+  } else if (!leaving.empty()) {  // else another thread may have deleted it by now
     send_upstream(leaving);
   }
   return true;

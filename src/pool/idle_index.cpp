@@ -58,8 +58,7 @@ CacheNode* BucketIndex::take_from(List& list, const Request& request) noexcept {
   CacheNode* node = list.newest();
   for (std::size_t seen = 0; node != nullptr && seen < longest_idle_search;
        ++seen, node = List::older(node)) {
-    if (node->upstream.bytes < request.bytes || !is_aligned(node->upstream, alignment, limits_))
-      continue;
+    if (node->bytes < request.bytes || !is_aligned(node->upstream(), alignment, limits_)) continue;
     if (fitting == nullptr) fitting = node;
     if (is_of_another_stream(*node, request, limits_)) continue;
     fitting = node;
@@ -70,14 +69,14 @@ CacheNode* BucketIndex::take_from(List& list, const Request& request) noexcept {
 }
 
 bool BucketIndex::is_odd(const CacheNode& node) const noexcept {
-  return node.upstream.bytes > map_.capacity(node.bucket);
+  return node.bytes > map_.capacity(node.bucket);
 }
 
 bool BucketIndex::adopt(CacheNode& node, std::size_t bytes) noexcept {
   std::size_t bucket = map_.bucket_for(bytes);
   // A block has at least its bucket's capacity: one that was requested exactly belongs to the
   // bucket below.
-  if (bucket == map_.size() || node.upstream.bytes < map_.capacity(bucket)) --bucket;
+  if (bucket == map_.size() || node.bytes < map_.capacity(bucket)) --bucket;
   node.bucket = static_cast<std::uint32_t>(bucket);
   if (is_odd(node)) ++odd_;
   return true;
@@ -105,7 +104,7 @@ std::size_t BucketIndex::largest() const noexcept {
   const CacheNode* node = lists_[bucket - 1].newest();
   for (std::size_t seen = 0; node != nullptr && seen < longest_idle_search;
        ++seen, node = List::older(node)) {
-    bytes = std::max(bytes, node->upstream.bytes);
+    bytes = std::max(bytes, node->bytes);
   }
   return bytes;
 }
@@ -116,7 +115,7 @@ void BucketIndex::append_to(std::vector<BucketStats>& buckets) const {
     BucketStats stats{.capacity = map_.capacity(bucket), .cached_blocks = lists_[bucket].size()};
     for (const CacheNode* node = lists_[bucket].newest(); node != nullptr;
          node = List::older(node)) {
-      stats.cached_bytes += node->upstream.bytes;
+      stats.cached_bytes += node->bytes;
     }
     buckets.push_back(stats);
   }
@@ -128,7 +127,7 @@ std::string BucketIndex::validate() const {
     for (const CacheNode* node = lists_[bucket].newest(); node != nullptr;
          node = List::older(node), ++blocks) {
       if (node->bucket != bucket) return "cache: a block stands in its own bucket";
-      if (node->upstream.bytes < map_.capacity(bucket))
+      if (node->bytes < map_.capacity(bucket))
         return "cache: a block has at least its bucket's capacity";
     }
     if (blocks != lists_[bucket].size()) return "cache: a bucket counts its blocks";
@@ -156,9 +155,9 @@ CacheNode* FitIndex::take(const Request& request) noexcept {
   auto place = idle_.lower_bound(Key{.bytes = *needed, .idle_since = 0});
   for (std::size_t seen = 0; place != idle_.end() && seen < longest_idle_search; ++seen, ++place) {
     const CacheNode& node = **place;
-    if (node.upstream.bytes >= beyond && node.upstream.bytes != *needed) break;
+    if (node.bytes >= beyond && node.bytes != *needed) break;
     if (is_special(request.alignment, limits_) &&
-        !is_aligned(node.upstream, request.alignment, limits_))
+        !is_aligned(node.upstream(), request.alignment, limits_))
       continue;
     if (fitting == idle_.end()) fitting = place;
     if (is_of_another_stream(node, request, limits_)) continue;
@@ -190,7 +189,7 @@ void FitIndex::forget(CacheNode& /*node*/) noexcept {
 }
 
 void FitIndex::put(CacheNode& node) noexcept {
-  node.idle_since = ++frees_;
+  node.set_idle_since(++frees_);
   handles_.back().value() = &node;
   idle_.insert(std::move(handles_.back()));
   handles_.pop_back();
@@ -203,7 +202,7 @@ void FitIndex::remove(CacheNode& node) noexcept {
 void FitIndex::append_to(std::vector<BucketStats>& buckets) const {
   std::size_t last = 0;
   for (const CacheNode* node : idle_) {
-    const std::size_t bytes = node->upstream.bytes;
+    const std::size_t bytes = node->bytes;
     if (bytes != last) buckets.push_back({.capacity = bytes});
     last = bytes;
     ++buckets.back().cached_blocks;

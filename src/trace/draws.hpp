@@ -15,7 +15,7 @@ class Draws {
 
   /// From 0 to `bound` - 1. `bound` is small, so that the bias of a remainder does not matter.
   std::uint64_t below(std::uint64_t bound) noexcept {
-    return splitmix_finish(state_ += 0x9e3779b97f4a7c15U) % bound;
+    return splitmix_next(state_) % bound;
   }
   std::uint64_t between(std::uint64_t least, std::uint64_t most) noexcept {
     return least + below(most - least + 1);

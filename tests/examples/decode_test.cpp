@@ -110,10 +110,41 @@ TEST_F(DecodeProgram, ShipsATraceThatCanBeRead) {
   EXPECT_GE(std::ranges::count(trace->events, Operation::cycle, &Event::operation), 8);
 }
 
+TEST_F(DecodeProgram, ComputesTheSameInKernelsWhoeverGivesThemMemory) {
+  const Outcome found = decode("--device opencl --runs 1 --tokens 1 2>&1");
+  if (found.status == 1 && found.output.find("no OpenCL device") != std::string::npos)
+    GTEST_SKIP() << found.output;
+  if (found.output.find("no arithmetic") != std::string::npos)
+    GTEST_SKIP() << "the examples are built without OpenCL";
+  const Json document = decode_to_json(
+      "--device opencl --check --stack 'cache > opencl' --stack 'coalesce > opencl'"
+      " --stack 'arena > cache > opencl' --stack 'planned > coalesce > opencl'");
+  EXPECT_EQ(document["identical"], true);
+  EXPECT_EQ(document["check"]["passed"], true);
+  const Json& runs = document["runs"];
+  ASSERT_EQ(runs.size(), 5U);
+  EXPECT_EQ(runs[0]["stack"], "opencl");
+  EXPECT_EQ(runs[0]["device_allocations_per_token"], runs[0]["allocations_per_token"]);
+  EXPECT_EQ(runs[2]["device_allocations_per_token"], 0.0);
+  EXPECT_EQ(document["generated"], decode_to_json("")["generated"]);
+
+  const Outcome shared = decode("--device opencl --stack 'cache > opencl(memory=svm)' 2>&1");
+  EXPECT_EQ(shared.status, 2);
+  EXPECT_NE(shared.output.find("buffers"), std::string::npos) << shared.output;
+}
+
+TEST_F(DecodeProgram, SaysWhyThereIsNoOpenClDevice) {
+  const Outcome none =
+      decode("--device opencl 2>&1", "OCL_ICD_VENDORS=/nonexistent OCL_ICD_FILENAMES=");
+  EXPECT_EQ(none.status, 1);
+  EXPECT_NE(none.output.find("no OpenCL device: "), std::string::npos) << none.output;
+}
+
 TEST_F(DecodeProgram, RefusesWrongArguments) {
   for (const char* wrong :
        {"--tokens 0", "--prompt-length 0", "--runs 0", "--unknown", "--stack 'cache >'",
-        "--stack 'cash > host'", "--stack 'cache > simulated'"}) {
+        "--stack 'cash > host'", "--stack 'cache > simulated'", "--device cuda",
+        "--device host --stack 'cache > opencl'"}) {
     const Outcome outcome = decode(std::string(wrong) + " 2>&1 >/dev/null");
     EXPECT_EQ(outcome.status, 2) << wrong;
     EXPECT_FALSE(outcome.output.empty()) << wrong;

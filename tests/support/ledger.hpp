@@ -151,8 +151,11 @@ class Ledger {
   // slower.
   static constexpr std::size_t written = 4096;
 
-  [[nodiscard]] static std::uintptr_t start_of(const Block& block) {
-    return reinterpret_cast<std::uintptr_t>(block.memory) + block.offset;
+  // Where memory has no address, each object has a place of its own.
+  [[nodiscard]] std::uintptr_t start_of(const Block& block) {
+    if (limits_.memory_is_address) return reinterpret_cast<std::uintptr_t>(block.memory);
+    const auto place = objects_.try_emplace(block.memory, objects_.size() + 1).first;
+    return (place->second << 44U) + block.offset;
   }
   [[nodiscard]] static int pattern(const Block& block) {
     return static_cast<int>(block.generation * 31 % 251) + 1;
@@ -182,6 +185,7 @@ class Ledger {
   std::vector<Block> blocks_;
   std::vector<bool> is_held_;  // of each block
   std::map<std::uintptr_t, std::uintptr_t> by_address_;
+  std::map<const void*, std::uintptr_t> objects_;  // in the order they were seen
   std::size_t requested_ = 0;
   std::size_t granted_ = 0;
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 
 namespace cistern {
 
@@ -24,7 +25,8 @@ class IntrusiveList {
   [[nodiscard]] static T* newer(const T* element) noexcept { return (element->*links).newer; }
 
   void push(T* element) noexcept {
-    (element->*links) = {.older = newest_, .newer = nullptr};
+    // They may be part of a union.
+    std::construct_at(&(element->*links), ListLinks<T>{.older = newest_, .newer = nullptr});
     (newest_ == nullptr ? oldest_ : (newest_->*links).newer) = element;
     newest_ = element;
     ++size_;

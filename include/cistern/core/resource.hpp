@@ -50,8 +50,9 @@ class Resource {
   /// and device_failed.
   [[nodiscard]] virtual Expected<Block> try_allocate(const Request& request) noexcept = 0;
 
-  /// The same, throwing `OutOfMemory`.
-  [[nodiscard]] Block allocate(const Request& request) {
+  /// The same, throwing `OutOfMemory`. (Virtual for the sake of fast paths, which write the
+  /// caller's block at once; what is overridden is what `try_allocate` does.)
+  [[nodiscard]] virtual Block allocate(const Request& request) {
     Expected<Block> block = try_allocate(request);
     if (!block) [[unlikely]]
       throw_out_of_memory(request, block.error());
@@ -196,6 +197,7 @@ class Resource {
   template <class T, class... Arguments>
   friend Ref<T> make(Arguments&&... arguments);
 
+  [[noreturn]] void throw_out_of_memory(const Request& request, const Error& error) const;
   /// Reports a free that is refused; always false.
   static bool refuse_free(const char* stage, const Block& block) noexcept;
 
@@ -222,7 +224,6 @@ class Resource {
   }
 
  private:
-  [[noreturn]] void throw_out_of_memory(const Request& request, const Error& error) const;
   void close() noexcept;
 
   std::atomic<std::size_t> owners_{0};

@@ -25,26 +25,27 @@ class BucketMap {
   /// The first bucket whose capacity is at least `bytes`, which is not 0; at least `size()` if
   /// there is none. O(1) for geometric buckets, O(log size) for a table.
   [[nodiscard]] std::size_t bucket_for(std::size_t bytes) const noexcept {
-    if (!geometric_) [[unlikely]]
-      return bucket_in_table(bytes);
+    return is_geometric() ? geometric_bucket_for(bytes) : bucket_in_table(bytes);
+  }
+
+  /// The same where the buckets are geometric. One for every multiple of the granularity at first,
+  /// then so many for each doubling: as the first doubling is as finely divided as all below it,
+  /// these count as one with it.
+  [[nodiscard]] bool is_geometric() const noexcept { return first_doubling_ != 0; }
+  [[nodiscard]] std::size_t geometric_bucket_for(std::size_t bytes) const noexcept {
     const std::size_t last = bytes - 1;
-    if ((last >> first_power_) == 0) return last >> granularity_bits_;
-    const std::size_t per_doubling = std::size_t{1} << doubling_bits_;
-    const auto power = static_cast<unsigned>(std::bit_width(last)) - 1;
-    const std::size_t step = (last >> (power - doubling_bits_)) & (per_doubling - 1);
-    return per_doubling + ((std::size_t{power - first_power_} << doubling_bits_) | step);
+    const auto power = static_cast<unsigned>(std::countl_zero(last | first_doubling_)) ^ 63U;
+    return (std::size_t{power - first_power_} << doubling_bits_) +
+           (last >> (power - doubling_bits_));
   }
 
  private:
   [[nodiscard]] std::size_t bucket_in_table(std::size_t bytes) const noexcept;
 
   std::vector<std::size_t> capacities_;  // rising
-  // Geometric buckets are found by arithmetic: one for every multiple of the granularity at first,
-  // and from 2^first_power_, where `per_doubling` of them make a doubling, that many for each.
-  bool geometric_ = false;
-  unsigned granularity_bits_ = 0;
   unsigned doubling_bits_ = 0;
-  unsigned first_power_ = 0;
+  unsigned first_power_ = 0;        // from 2^first_power_ on a doubling has all of its buckets
+  std::size_t first_doubling_ = 0;  // 2^first_power_; 0 for a table
 };
 
 }  // namespace cistern

@@ -20,17 +20,51 @@
 
 namespace cistern {
 
-/// A cache's record of one block of its upstream, idle or live.
-struct CacheNode : Node {
-  Block upstream;                // its bytes are the block's capacity
-  std::size_t requested = 0;     // by the caller, while live
-  Stream stream;                 // of the last use, while idle
-  std::uint64_t idle_since = 0;  // a count of frees
+/// A cache's record of one block of its upstream, idle or live. What a hit reads and writes stands
+/// first, in one line of the CPU's cache.
+struct alignas(64) CacheNode : Node {
+  CacheNode() noexcept : next_free(nullptr) {}
+
+  void* memory = nullptr;
+  std::size_t offset = 0;
+  std::size_t bytes = 0;      // the block's capacity
+  std::size_t requested = 0;  // by the caller, while live; then free for `idle_since`
   std::uint32_t bucket = 0;
-  ListLinks<CacheNode> by_use;
+  bool has_other_uses = false;  // while live: on other streams
+  union {                  // NOLINT(cppcoreguidelines-pro-type-member-init): the constructor does
+    CacheNode* next_free;  // in a magazine, or not in use
+    ListLinks<CacheNode> by_use;  // in the index
+  };
+
+  Stream stream;  // of the last use, while idle
   ListLinks<CacheNode> in_bucket;
-  CacheNode* next_free = nullptr;
+  std::size_t requested_upstream = 0;
+  Node* upstream_node = nullptr;
+  std::uint64_t upstream_generation = 0;
+
+  [[nodiscard]] std::size_t capacity() const noexcept { return bytes; }
+  /// A count of frees.
+  [[nodiscard]] std::uint64_t idle_since() const noexcept { return requested; }
+  void set_idle_since(std::uint64_t frees) noexcept { requested = frees; }
+
+  [[nodiscard]] Block upstream() const noexcept {
+    return {.memory = memory,
+            .offset = offset,
+            .bytes = bytes,
+            .requested = requested_upstream,
+            .node = upstream_node,
+            .generation = upstream_generation};
+  }
+  void set_upstream(const Block& block) noexcept {
+    memory = block.memory;
+    offset = block.offset;
+    bytes = block.bytes;
+    requested_upstream = block.requested;
+    upstream_node = block.node;
+    upstream_generation = block.generation;
+  }
 };
+static_assert(sizeof(CacheNode) == 128);
 
 /// Idle blocks in buckets; the last block in is the first out, because its memory is the likeliest
 /// to be warm.
@@ -49,6 +83,9 @@ class BucketIndex {
   /// The same among the odd blocks of the bucket below, which are larger than its capacity: an
   /// upstream that cannot give a whole bucket may still have given what was requested.
   CacheNode* take_odd(const Request& request) noexcept;
+
+  [[nodiscard]] bool has_odd() const noexcept { return odd_ > 0; }
+  [[nodiscard]] const BucketMap& map() const noexcept { return map_; }
 
   /// Prepares a new block, obtained for a request of `bytes`; false if the host has no memory.
   bool adopt(CacheNode& node, std::size_t bytes) noexcept;
@@ -102,7 +139,7 @@ class FitIndex {
   }  // there are no buckets
   [[nodiscard]] CacheNode* oldest_peer(const CacheNode& /*node*/) const noexcept { return nullptr; }
   [[nodiscard]] std::size_t largest() const noexcept {
-    return idle_.empty() ? 0 : (*idle_.rbegin())->upstream.bytes;
+    return idle_.empty() ? 0 : (*idle_.rbegin())->bytes;
   }
   void append_to(std::vector<BucketStats>& buckets) const;
   [[nodiscard]] std::string validate() const;
@@ -115,9 +152,7 @@ class FitIndex {
   };
   struct Order {
     using is_transparent = void;
-    static Key key(const CacheNode* node) noexcept {
-      return {node->upstream.bytes, node->idle_since};
-    }
+    static Key key(const CacheNode* node) noexcept { return {node->bytes, node->idle_since()}; }
     static Key key(const Key& key) noexcept { return key; }
     bool operator()(const auto& a, const auto& b) const noexcept { return key(a) < key(b); }
   };

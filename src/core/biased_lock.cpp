@@ -1,0 +1,25 @@
+#include "cistern/core/biased_lock.hpp"
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace cistern {
+namespace {
+
+bool call_membarrier(int command) noexcept {
+  return syscall(SYS_membarrier, command, 0U, 0) == 0;
+}
+
+}  // namespace
+
+bool BiasedLock::is_supported() noexcept {
+  static const bool is_registered = call_membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
+  return is_registered;
+}
+
+void BiasedLock::fence() noexcept {
+  call_membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+}
+
+}  // namespace cistern
