@@ -3,14 +3,13 @@
 #include <array>
 #include <cerrno>
 #include <exception>
+#include <stdexcept>
 #include <system_error>
 #include <type_traits>
 
 #include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "command.hpp"
 
 namespace cistern::command {
 namespace {
@@ -26,9 +25,19 @@ static_assert(std::is_trivially_copyable_v<Sample>,
     const Sample sample = measure();
     is_sent = write(out, &sample, sizeof sample) == sizeof sample;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "cistern: {}\n", error.what());
+    fail_isolated(error);
   }
   _exit(is_sent ? 0 : 1);
+}
+
+[[noreturn]] void answer_in_child(const std::function<bool()>& question) {
+  bool holds = false;
+  try {
+    holds = question();
+  } catch (const std::exception&) {
+    holds = false;  // who asks has another way to find out why
+  }
+  _exit(holds ? 0 : 1);
 }
 
 }  // namespace
@@ -43,8 +52,21 @@ Sample measure_isolated(const std::function<Sample()>& measure) {
   const bool is_received = child > 0 && read(ends[0], &sample, sizeof sample) == sizeof sample;
   close(ends[0]);
   if (child > 0) waitpid(child, nullptr, 0);
-  if (!is_received) throw JobFailed("a measurement ended before its time");
+  if (!is_received) throw std::runtime_error("a measurement ended before its time");
   return sample;
+}
+
+void fail_isolated(const std::exception& why) {
+  fmt::print(stderr, "cistern: {}\n", why.what());
+  _exit(1);
+}
+
+bool holds_isolated(const std::function<bool()>& question) {
+  const pid_t child = fork();
+  if (child == 0) answer_in_child(question);
+  int status = 0;
+  return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+         WEXITSTATUS(status) == 0;
 }
 
 }  // namespace cistern::command
