@@ -20,6 +20,7 @@
 #include "bench_trace.hpp"
 #include "bench_workloads.hpp"
 #include "cistern/core/size.hpp"
+#include "cistern/device/host.hpp"
 #include "cistern/stack/stack.hpp"
 #include "cistern/stack/units.hpp"
 #include "command.hpp"
@@ -119,7 +120,13 @@ void add_contests(const ChosenWorkload& chosen, const BenchArguments& arguments,
     contests.back().enter(
         "cistern:planned", [] { return OwnedStackSubject("planned > cache > host"); }, Token{});
   } else if (chosen.name == "token_touched") {
-    contests.push_back(contest_of_all(arguments, shared, Token{.is_touched = true}));
+    const Token touched{.is_touched = true};
+    Setting setting = shared;
+    std::erase_if(setting.threads, [most = make<HostDevice>()->limits().total_memory / 2,
+                                    each = touched.peak_live()](std::size_t threads) {
+      return threads > 1 && threads > most / each;
+    });
+    contests.push_back(contest_of_all(arguments, setting, touched));
   } else if (chosen.name == "token_reset") {
     Contest contest(alone);
     each_arena([&](const char* subject, auto make) { contest.enter(subject, make, TokenReset{}); });

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "command.hpp"
 
 namespace cistern::command {
 
 TraceTurn::TraceTurn(const Trace& trace) {
+  std::vector<Step> steps;
   std::map<std::uint64_t, Step> live;  // by id, with its free
   std::vector<std::uint32_t> free_places;
   std::size_t live_bytes = 0;
@@ -16,7 +18,7 @@ TraceTurn::TraceTurn(const Trace& trace) {
     if (free_places.empty()) free_places.push_back(static_cast<std::uint32_t>(places_++));
     const std::uint32_t place = free_places.back();
     free_places.pop_back();
-    steps_.push_back({.bytes = bytes, .place = place, .operation = Operation::allocate});
+    steps.push_back({.bytes = bytes, .place = place, .operation = Operation::allocate});
     live[id] = {.bytes = bytes, .place = place, .operation = Operation::free};
     live_bytes += bytes;
     peak_live_ = std::max(peak_live_, live_bytes);
@@ -24,7 +26,7 @@ TraceTurn::TraceTurn(const Trace& trace) {
   };
   const auto free = [&](std::map<std::uint64_t, Step>::iterator block) {
     if (block == live.end()) return;
-    steps_.push_back(block->second);
+    steps.push_back(block->second);
     free_places.push_back(block->second.place);
     live_bytes -= block->second.bytes;
     live.erase(block);
@@ -44,11 +46,12 @@ TraceTurn::TraceTurn(const Trace& trace) {
     } else if (event.operation == Operation::reset) {
       free_all();
     } else {
-      steps_.push_back({.operation = Operation::cycle});
+      steps.push_back({.operation = Operation::cycle});
     }
   }
   free_all();
   if (operations == 0) throw JobFailed(trace.name + " holds no blocks");
+  steps_ = std::make_shared<const std::vector<Step>>(std::move(steps));
 }
 
 }  // namespace cistern::command

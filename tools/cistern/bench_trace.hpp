@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "bench_workloads.hpp"
@@ -20,7 +21,7 @@ class TraceTurn {
   template <class Subject>
   void turn(Subject& subject) const {
     std::vector<typename Subject::Handle> blocks(places_);
-    for (const Step& step : steps_) {
+    for (const Step& step : *steps_) {
       if (step.operation == Operation::allocate) {
         blocks[step.place] = subject.allocate(step.bytes);
         keep(Subject::address(blocks[step.place]));
@@ -43,7 +44,7 @@ class TraceTurn {
     Operation operation = Operation::cycle;
   };
 
-  std::vector<Step> steps_;
+  std::shared_ptr<const std::vector<Step>> steps_;  // one for all subjects: there may be millions
   std::size_t places_ = 0;
   std::size_t peak_live_ = 0;
 };
