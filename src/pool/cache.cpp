@@ -565,8 +565,8 @@ void Cache::evict_down_to(std::size_t idle_bytes, Leaving& leaving) noexcept {
     evict(*idle_.oldest(), leaving);
 }
 
-// What is held, and so whether it is too much, is known without the magazines. What lies in the pool
-// goes first: threads keep what they freed since they were last called back.
+// What is held, and so whether it is too much, is known without the magazines. What lies in the
+// pool goes first: threads keep what they freed since they were last called back.
 void Cache::enforce_idle_ratio(Leaving& leaving) noexcept {
   const auto bound = [&] {
     const std::size_t live = stats_.live_granted.current + growing_;
