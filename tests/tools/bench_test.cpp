@@ -1,16 +1,23 @@
 // `cistern bench` as scripts see it, and the peers that it looks for. Nothing here depends on a
 // time.
+#include <chrono>
+#include <csignal>
 #include <cstddef>
+#include <cstdlib>
+#include <exception>
 #include <fstream>
+#include <functional>
 #include <set>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "cistern/bench_isolated.hpp"
 #include "cistern/bench_peers.hpp"
@@ -24,8 +31,10 @@ namespace cistern::testing {
 namespace {
 
 using command::holds_isolated;
+using command::measure_isolated;
 using command::open_peer;
 using command::PeerLibrary;
+using command::Sample;
 using nlohmann::json;
 using ::testing::Contains;
 using ::testing::ElementsAre;
@@ -300,6 +309,53 @@ TEST(BenchPeers, AreAskedForInAProcessOfTheirOwn) {
   } catch (const std::runtime_error&) {
     std::_Exit(0);  // it is the child that came here: its answer is seen above
   }
+}
+
+/// Why there is no sample; empty if there is one.
+std::string why_none(const std::function<Sample()>& measure,
+                     std::chrono::milliseconds limit = std::chrono::minutes(1)) {
+  try {
+    static_cast<void>(measure_isolated(measure, limit));
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(BenchIsolated, GivesTheSampleOfAChild) {
+  const pid_t here = getpid();
+  const auto measure = [here] {
+    return Sample{.ns_per_op = getpid() == here ? 1.0 : 2.0, .reserved_over_live = 3.0};
+  };
+  const Sample sample = measure_isolated(measure, std::chrono::minutes(1));
+  EXPECT_EQ(sample.ns_per_op, 2.0);
+  EXPECT_EQ(sample.reserved_over_live, 3.0);
+}
+
+TEST(BenchIsolated, SaysWhyThereIsNone) {
+  EXPECT_EQ(why_none([]() -> Sample { throw std::runtime_error("no memory"); }), "no memory");
+  EXPECT_EQ(why_none([]() -> Sample {
+              std::thread([] { command::fail_isolated(std::runtime_error("in a thread")); }).join();
+              return {};
+            }),
+            "in a thread");
+  EXPECT_EQ(why_none([]() -> Sample { _exit(7); }), "it ended before its time, with status 7");
+  EXPECT_EQ(why_none([]() -> Sample {
+              std::raise(SIGKILL);
+              return {};
+            }),
+            "it was ended by signal 9 (Killed)");
+}
+
+TEST(BenchIsolated, WaitsForNoneThatHangs) {
+  const auto hang = [] {
+    while (true)
+      pause();
+    return Sample{};
+  };
+  EXPECT_EQ(why_none(hang, std::chrono::milliseconds(100)),
+            "it took longer than 0.1 s and was ended");
+  EXPECT_FALSE(holds_isolated([&] { return hang().ns_per_op > 0; }, std::chrono::milliseconds(1)));
 }
 
 }  // namespace
