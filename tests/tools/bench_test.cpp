@@ -255,10 +255,10 @@ TEST_F(BenchCommand, DrawsAPictureOfEachWorkload) {
   EXPECT_EQ(broken_xml(pair), "");
   EXPECT_EQ(broken_xml(trace), "");
   EXPECT_THAT(pair, HasSubstr(">pair</text>"));
-  EXPECT_THAT(pair, HasSubstr(">ns for a pair</text>"));
+  EXPECT_THAT(pair, HasSubstr(">time of a pair</text>"));
   EXPECT_THAT(pair, HasSubstr(">bytes of a block, above the number of threads</text>"));
   EXPECT_THAT(trace, HasSubstr(">trace small.trace</text>"));
-  EXPECT_THAT(trace, HasSubstr(">ns for an operation</text>"));
+  EXPECT_THAT(trace, HasSubstr(">time of an operation</text>"));
   EXPECT_THAT(trace, HasSubstr(">number of threads</text>"));
   EXPECT_EQ(count(pair, "<circle"), pair_results);
   EXPECT_EQ(count(trace, "<circle"), subjects.size());

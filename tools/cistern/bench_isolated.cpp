@@ -23,7 +23,7 @@
 namespace cistern::command {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using LimitClock = std::chrono::steady_clock;
 
 static_assert(std::is_trivially_copyable_v<Sample>,
               "it crosses from one process to the other as bytes");
@@ -40,7 +40,7 @@ int answer_end = -1;
   return result < 0 && errno == EINTR;
 }
 
-void answer(char mark, std::string_view bytes = {}) {
+void answer_parent(char mark, std::string_view bytes = {}) {
   const std::string text = mark + std::string(bytes);
   for (std::string_view rest = text; !rest.empty();) {
     const ssize_t sent = write(answer_end, rest.data(), rest.size());
@@ -52,7 +52,7 @@ void answer(char mark, std::string_view bytes = {}) {
 
 /// The child's life; it leaves without the parent's farewells, such as writing out what the parent
 /// has buffered.
-[[noreturn]] void live(const std::function<void()>& task, int out, pid_t parent) {
+[[noreturn]] void live_as_child(const std::function<void()>& task, int out, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // NOLINT(cppcoreguidelines-pro-type-vararg)
   if (getppid() != parent) _exit(1);
   answer_end = out;
@@ -65,9 +65,9 @@ void answer(char mark, std::string_view bytes = {}) {
 }
 
 /// Everything until the other end is closed; false if that does not come in time.
-[[nodiscard]] bool read_all(int in, Clock::time_point deadline, std::string& bytes) {
+[[nodiscard]] bool read_answer(int in, LimitClock::time_point deadline, std::string& bytes) {
   while (true) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - LimitClock::now());
     if (left.count() <= 0) return false;
     pollfd waiting{.fd = in, .events = POLLIN, .revents = 0};
     constexpr std::chrono::milliseconds longest = std::chrono::hours(1);  // an int holds it
@@ -81,24 +81,24 @@ void answer(char mark, std::string_view bytes = {}) {
   }
 }
 
-struct Ended {
+struct EndedChild {
   std::string answer;
   int status = 0;  // as waitpid gives it
   bool is_late = false;
 };
 
-Ended run_in_child(const std::function<void()>& task, Clock::duration limit) {
+EndedChild run_in_child(const std::function<void()>& task, LimitClock::duration limit) {
   std::array<int, 2> ends{};
   // A program that the child starts must not keep the pipe open.
   if (pipe2(ends.data(), O_CLOEXEC) != 0)
     throw std::system_error(errno, std::generic_category(), "no pipe");
   const pid_t parent = getpid();
   const pid_t child = fork();
-  if (child == 0) live(task, ends[1], parent);
+  if (child == 0) live_as_child(task, ends[1], parent);
   const int why_none = errno;
   close(ends[1]);
-  Ended ended;
-  if (child > 0) ended.is_late = !read_all(ends[0], Clock::now() + limit, ended.answer);
+  EndedChild ended;
+  if (child > 0) ended.is_late = !read_answer(ends[0], LimitClock::now() + limit, ended.answer);
   close(ends[0]);
   if (child < 0) throw std::system_error(why_none, std::generic_category(), "no process");
   if (ended.is_late) kill(child, SIGKILL);
@@ -107,7 +107,7 @@ Ended run_in_child(const std::function<void()>& task, Clock::duration limit) {
   return ended;
 }
 
-std::string why_no_sample(const Ended& ended, Clock::duration limit) {
+std::string why_no_sample(const EndedChild& ended, LimitClock::duration limit) {
   if (ended.is_late) {
     return fmt::format("it took longer than {:.1f} s and was ended",
                        std::chrono::duration<double>(limit).count());
@@ -124,13 +124,13 @@ std::string why_no_sample(const Ended& ended, Clock::duration limit) {
 
 }  // namespace
 
-Sample measure_isolated(const std::function<Sample()>& measure, Clock::duration limit) {
-  const Ended ended = run_in_child(
+Sample measure_isolated(const std::function<Sample()>& measure, LimitClock::duration limit) {
+  const EndedChild ended = run_in_child(
       [&] {
         const Sample sample = measure();
         std::array<char, sizeof sample> bytes{};
         std::memcpy(bytes.data(), &sample, sizeof sample);
-        answer(sample_mark, {bytes.data(), bytes.size()});
+        answer_parent(sample_mark, {bytes.data(), bytes.size()});
       },
       limit);
   if (ended.is_late || !ended.answer.starts_with(sample_mark) ||
@@ -145,14 +145,14 @@ void fail_isolated(const std::exception& why) {
   static std::atomic_flag is_failing;
   while (is_failing.test_and_set())
     pause();  // the first to fail ends all
-  answer(failure_mark, why.what());
+  answer_parent(failure_mark, why.what());
   _exit(1);
 }
 
-bool holds_isolated(const std::function<bool()>& question, Clock::duration limit) {
-  const Ended ended = run_in_child(
+bool holds_isolated(const std::function<bool()>& question, LimitClock::duration limit) {
+  const EndedChild ended = run_in_child(
       [&] {
-        if (question()) answer(truth_mark);
+        if (question()) answer_parent(truth_mark);
       },
       limit);
   return !ended.is_late && ended.answer.starts_with(truth_mark);
