@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -97,6 +98,23 @@ Contest contest_of_all(const BenchArguments& arguments, Setting setting, const W
   return contest;
 }
 
+/// Those of `threads` whose blocks, `bytes` each, fit into half of the machine's memory. The others
+/// are named on standard error. Throws JobFailed if there are none.
+std::vector<std::size_t> threads_with_room(std::vector<std::size_t> threads, std::size_t bytes) {
+  const std::size_t room = make<HostDevice>()->limits().total_memory / 2;
+  const std::size_t most = std::max<std::size_t>(room / bytes, 1);
+  std::erase_if(threads, [&](std::size_t count) {
+    if (count <= most) return false;
+    fmt::print(stderr,
+               "cistern: token_touched on {} threads is left out: their blocks, {} each, take more "
+               "than half of the machine's memory, which is enough for {}\n",
+               count, in_units(bytes), most);
+    return true;
+  });
+  if (threads.empty()) throw JobFailed("token_touched: there is no room for so many threads");
+  return threads;
+}
+
 Contest trace_contest(const BenchArguments& arguments, const std::string& file) {
   const LoadedTrace loaded = load(file, arguments.device);
   return contest_of_all(arguments, {.workload = "trace", .trace = loaded.trace.name},
@@ -122,10 +140,7 @@ void add_contests(const ChosenWorkload& chosen, const BenchArguments& arguments,
   } else if (chosen.name == "token_touched") {
     const Token touched{.is_touched = true};
     Setting setting = shared;
-    std::erase_if(setting.threads, [most = make<HostDevice>()->limits().total_memory / 2,
-                                    each = touched.peak_live()](std::size_t threads) {
-      return threads > 1 && threads > most / each;
-    });
+    setting.threads = threads_with_room(arguments.threads, touched.peak_live());
     contests.push_back(contest_of_all(arguments, setting, touched));
   } else if (chosen.name == "token_reset") {
     Contest contest(alone);
@@ -223,7 +238,8 @@ void run_bench(const BenchArguments& arguments) {
     progress.update(static_cast<double>(++rounds) /
                     static_cast<double>(contests.size() * arguments.rounds));
   };
-  for (const Contest& contest : contests) {
+  for (Contest& next : contests) {
+    const Contest contest = std::move(next);  // a trace may be large: it goes when it is measured
     measured.push_back(
         {.setting = contest.setting(),
          .standings = contest.run(arguments.seconds, arguments.rounds, after_round)});

@@ -34,8 +34,10 @@ bool is_pair_timed(const Setting& setting) {
 }
 
 Sample Contest::play_isolated(const Entry& entry, Clock::duration budget, std::size_t round) const {
+  // It warms up for some turns, and the last one begins within the budget.
+  const Clock::duration limit = std::chrono::minutes(2) + 2 * budget + 6 * entry.turn_limit;
   try {
-    return measure_isolated([&] { return entry.play(budget, round); });
+    return measure_isolated([&] { return entry.play(budget, round); }, limit);
   } catch (const std::exception& error) {
     throw JobFailed(fmt::format("{} on {}, threads: {}: {}", workload_name(setting_), entry.subject,
                                 entry.threads, error.what()));

@@ -63,6 +63,7 @@ class Contest {
       if (requires { std::invoke_result_t<Make>::is_for_one_thread; } && threads > 1) continue;
       entries_.push_back({.subject = subject,
                           .threads = threads,
+                          .turn_limit = operation_limit * (workload.operations * threads),
                           .play = [=](Clock::duration budget, std::size_t round) {
                             if constexpr (requires { workload.of_round(round); }) {
                               return play_round(make, workload.of_round(round), threads, budget);
@@ -80,14 +81,18 @@ class Contest {
 
   /// Each subject has about `seconds` in all on each number of threads, and one turn a round at
   /// least. `after_round` is called after each. Throws JobFailed, which names the subject, if a
-  /// round fails.
+  /// round fails or does not end.
   [[nodiscard]] std::vector<Standing> run(double seconds, std::size_t rounds,
                                           const std::function<void()>& after_round) const;
 
  private:
+  /// None takes so long: what does, hangs.
+  static constexpr std::chrono::microseconds operation_limit{100};
+
   struct Entry {
     std::string subject;
     std::size_t threads = 1;
+    Clock::duration turn_limit;
     std::function<Sample(Clock::duration budget, std::size_t round)> play;
   };
 

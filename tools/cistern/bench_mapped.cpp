@@ -20,22 +20,28 @@ std::optional<std::size_t> bytes_in_status(const std::string& key) {
   return std::nullopt;
 }
 
-std::optional<std::size_t> mapped_before() {
-  static const std::optional<std::size_t> before = bytes_in_status("VmSize:");
+struct MappedBefore {
+  std::optional<std::size_t> mapped;
+  std::size_t idle = 0;
+};
+
+/// What the first call finds.
+const MappedBefore& mapped_before(std::size_t idle = 0) {
+  static const MappedBefore before{.mapped = bytes_in_status("VmSize:"), .idle = idle};
   return before;
 }
 
 }  // namespace
 
-MappedGrowth::MappedGrowth() {
-  mapped_before();
+MappedGrowth::MappedGrowth(std::size_t idle_before) {
+  mapped_before(idle_before);
 }
 
 std::optional<std::size_t> MappedGrowth::peak() {
-  const std::optional<std::size_t> before = mapped_before();
+  const MappedBefore& before = mapped_before();
   const std::optional<std::size_t> peak = bytes_in_status("VmPeak:");
-  if (!before || !peak || *peak < *before + 16_MiB) return std::nullopt;
-  return *peak - *before;
+  if (!before.mapped || !peak || *peak < *before.mapped + 16_MiB) return std::nullopt;
+  return *peak - *before.mapped + before.idle;
 }
 
 }  // namespace cistern::command

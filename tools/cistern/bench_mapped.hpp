@@ -11,7 +11,9 @@ namespace cistern::command {
 /// Counts from the first that is made in a process.
 class MappedGrowth {
  public:
-  MappedGrowth();
+  /// `idle_before`: bytes that the malloc holds already and will hand out before it asks for more,
+  /// which count, too.
+  explicit MappedGrowth(std::size_t idle_before = 0);
 
   /// Nothing where the system does not tell, or where it is less than 16 MiB: then what a heap had
   /// before and what the workload itself allocates weigh too much.

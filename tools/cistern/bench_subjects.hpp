@@ -20,6 +20,8 @@
 #include <utility>
 #include <vector>
 
+#include <malloc.h>
+
 #include "bench_isolated.hpp"
 #include "bench_mapped.hpp"
 #include "bench_peers.hpp"
@@ -166,7 +168,7 @@ class GlibcSubject {
   [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return MappedGrowth::peak(); }
 
  private:
-  MappedGrowth growth_;
+  MappedGrowth growth_{mallinfo2().fordblks};  // the command has used this malloc before
 };
 
 /// A library that is opened at run time, by two pointers to its functions. Calls into a shared

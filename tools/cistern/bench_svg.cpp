@@ -40,10 +40,15 @@ class BenchPainter {
 
   std::string paint() && {
     const double height = std::max(640.0, top + 24 * static_cast<double>(subjects_.size()) + 40);
+    std::size_t longest = 30;  // name in the legend
+    for (const std::string& subject : subjects_)
+      longest = std::max(longest, subject.size());
+    constexpr double character = 7;
+    const double width = right + 70 + character * static_cast<double>(longest);
     add("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" "
         "font-family=\"sans-serif\" "
         "font-size=\"12\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
-        right + 280, height);
+        width, height);
     add("<text x=\"{}\" y=\"32\" font-size=\"17\">{}</text>\n", left,
         escaped(workload_name(setting_)));
     add_axes();
@@ -65,10 +70,13 @@ class BenchPainter {
     fmt::format_to(std::back_inserter(picture_), format, std::forward<Arguments>(arguments)...);
   }
 
+  /// The middle of one of `count` parts of the width.
+  static double middle(double part, std::size_t count) {
+    return left + (part + 0.5) * (right - left) / static_cast<double>(count);
+  }
   [[nodiscard]] double x(const Column& column) const {
     const auto place = std::distance(columns_.begin(), columns_.find(column));
-    return left + (static_cast<double>(place) + 0.5) * (right - left) /
-                      static_cast<double>(columns_.size());
+    return middle(static_cast<double>(place), columns_.size());
   }
   [[nodiscard]] double y(double ns) const {
     return bottom - std::log(ns / least_) / std::log(most_ / least_) * (bottom - top);
@@ -91,18 +99,20 @@ class BenchPainter {
     add("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2,
         bottom + 60,
         setting_.bytes ? "bytes of a block, above the number of threads" : "number of threads");
-    add("<text transform=\"translate(18 {}) rotate(-90)\" text-anchor=\"middle\">ns for "
+    add("<text transform=\"translate(18 {}) rotate(-90)\" text-anchor=\"middle\">time of "
         "{}</text>\n",
         (top + bottom) / 2, is_pair_timed(setting_) ? "a pair" : "an operation");
   }
 
-  /// Its line, its dots and its name in the legend. Others' lines are dashed.
-  void add_subject(std::size_t place) {
-    const std::string& subject = subjects_[place];
-    const std::string stroke =
-        fmt::format("stroke=\"hsl({:.0f},70%,42%)\"{}",
-                    360.0 * static_cast<double>(place) / static_cast<double>(subjects_.size()),
-                    subject.starts_with("peer:") ? " stroke-dasharray=\"5 3\"" : "");
+  /// Others' dots are hollow.
+  void add_dot(double across, double ns, const std::string& subject, const std::string& colour) {
+    add("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" stroke-width=\"1.5\" stroke=\"{}\" "
+        "fill=\"{}\"><title>{}: {}</title></circle>\n",
+        across, y(ns), colour, subject.starts_with("peer:") ? "#fff" : colour, escaped(subject),
+        as_time(ns));
+  }
+
+  void add_line(const std::string& subject, const std::string& colour, const std::string& stroke) {
     std::string path;
     std::optional<std::size_t> threads;  // of the column before
     for (const auto& [column, ns] : times_[subject]) {
@@ -111,9 +121,26 @@ class BenchPainter {
       threads = column.first;
     }
     add("<path fill=\"none\" stroke-width=\"1.5\" {} d=\"{}\"/>\n", stroke, path);
-    for (const auto& [column, ns] : times_[subject]) {
-      add("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" {}><title>{}: {}</title></circle>\n",
-          x(column), y(ns), stroke, escaped(subject), as_time(ns));
+    for (const auto& [column, ns] : times_[subject])
+      add_dot(x(column), ns, subject, colour);
+  }
+
+  /// Its line, its dots and its name in the legend. Others' lines are dashed.
+  void add_subject(std::size_t place) {
+    const std::string& subject = subjects_[place];
+    constexpr double golden_angle = 137.5;  // however many there are, neighbours look different
+    const std::string colour = fmt::format(
+        "hsl({:.0f},70%,42%)", std::fmod(golden_angle * static_cast<double>(place), 360));
+    const std::string stroke = fmt::format(
+        "stroke=\"{}\"{}", colour, subject.starts_with("peer:") ? " stroke-dasharray=\"5 3\"" : "");
+    if (columns_.size() == 1) {  // side by side: dots upon each other cannot be told apart
+      const double ns = times_[subject].begin()->second;
+      const double here = middle(static_cast<double>(place), subjects_.size());
+      add_dot(here, ns, subject, colour);
+      add("<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"10\" text-anchor=\"middle\">{}</text>\n",
+          here, y(ns) - 8, as_time(ns));
+    } else {
+      add_line(subject, colour, stroke);
     }
     const double height = top + 24 * static_cast<double>(place);
     add("<path stroke-width=\"3\" {} d=\"M{} {}h28\"/><text x=\"{}\" y=\"{}\">{}</text>\n", stroke,
