@@ -565,12 +565,17 @@ void Cache::evict_down_to(std::size_t idle_bytes, Leaving& leaving) noexcept {
     evict(*idle_.oldest(), leaving);
 }
 
-// What is held, and so whether it is too much, is known without the magazines; what may go is not.
+// What is held, and so whether it is too much, is known without the magazines. What lies in the
+// pool goes first: threads keep what they freed since they were last called back.
 void Cache::enforce_idle_ratio(Leaving& leaving) noexcept {
   const auto bound = [&] {
     const std::size_t live = stats_.live_granted.current + growing_;
     return saturating_subtract(scale(std::max(work_peak_, live), 1 + idle_ratio_), live);
   };
+  if (stats_.cached.current <= bound()) return;
+  settle();
+  while (stats_.cached.current > bound() && !idle_.empty())
+    evict(*idle_.oldest(), leaving);
   if (stats_.cached.current <= bound()) return;
   call_back();
   evict_down_to(bound(), leaving);

@@ -14,9 +14,7 @@ class Draws {
   explicit Draws(std::uint64_t seed) noexcept : state_(seed) {}
 
   /// From 0 to `bound` - 1. `bound` is small, so that the bias of a remainder does not matter.
-  std::uint64_t below(std::uint64_t bound) noexcept {
-    return splitmix_next(state_) % bound;
-  }
+  std::uint64_t below(std::uint64_t bound) noexcept { return splitmix_next(state_) % bound; }
   std::uint64_t between(std::uint64_t least, std::uint64_t most) noexcept {
     return least + below(most - least + 1);
   }

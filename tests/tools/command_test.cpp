@@ -152,37 +152,5 @@ TEST_F(Command, ShowsOneStage) {
   EXPECT_THAT(run_command("stages netcl").output, HasSubstr("stands for cache("));
 }
 
-TEST_F(Command, MeasuresOurStacksBesideOthers) {
-  const json document = run_to_json("bench pair growth --seconds 0.001");
-  const json& results = document.at("results");
-  ASSERT_FALSE(results.empty());
-  std::size_t ours = 0;
-  for (const json& result : results) {
-    EXPECT_TRUE(result.at("workload") == "pair" || result.at("workload") == "growth");
-    EXPECT_EQ(result.contains("bytes"), result.at("workload") == "pair");
-    EXPECT_EQ(result.at("threads"), 1);
-    EXPECT_GT(result.at("ns_per_op").get<double>(), 0.0);
-    const std::string subject = result.at("subject");
-    if (subject.starts_with("cistern:")) {
-      ++ours;
-      EXPECT_GE(result.at("reserved_over_live").get<double>(), 1.0) << result;
-    } else {
-      EXPECT_THAT(subject, StartsWith("peer:"));
-      if (subject == "peer:glibc") {
-        EXPECT_EQ(result.at("reserved_over_live"), nullptr);
-      }
-    }
-  }
-  EXPECT_GT(ours, 0U);
-  EXPECT_LT(ours, results.size());
-}
-
-TEST_F(Command, PrintsTheBenchmarkInTables) {
-  const Outcome outcome = run_command("bench token --seconds 0.01");
-  EXPECT_EQ(outcome.status, 0);
-  EXPECT_THAT(outcome.output, StartsWith("token"));
-  EXPECT_THAT(outcome.output, HasSubstr("peer:glibc"));
-}
-
 }  // namespace
 }  // namespace cistern::testing

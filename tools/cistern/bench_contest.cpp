@@ -1,16 +1,22 @@
 #include "bench_contest.hpp"
 
 #include <algorithm>
+#include <exception>
+
+#include <fmt/format.h>
+
+#include "command.hpp"
 
 namespace cistern::command {
 namespace {
 
-Standing standing(const std::string& subject, std::vector<Sample> samples) {
+Standing standing(const std::string& subject, std::size_t threads, std::vector<Sample> samples) {
   const std::size_t middle = samples.size() / 2;
   std::ranges::sort(samples, {}, &Sample::reserved_over_live);
   const std::optional<double> reserved_over_live = samples[middle].reserved_over_live;
   std::ranges::sort(samples, {}, &Sample::ns_per_op);
   return {.subject = subject,
+          .threads = threads,
           .ns_per_op = samples[middle].ns_per_op,
           .least = samples.front().ns_per_op,
           .most = samples.back().ns_per_op,
@@ -19,19 +25,38 @@ Standing standing(const std::string& subject, std::vector<Sample> samples) {
 
 }  // namespace
 
-std::vector<Standing> Contest::run(double seconds, const std::function<void()>& after_round) const {
-  const auto budget =
-      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds / rounds));
-  std::vector<std::vector<Sample>> samples(rounds_.size());
+std::string workload_name(const Setting& setting) {
+  return setting.trace.empty() ? setting.workload : setting.workload + " " + setting.trace;
+}
+
+bool is_pair_timed(const Setting& setting) {
+  return setting.workload != "churn" && setting.workload != "trace";
+}
+
+Sample Contest::play_isolated(const Entry& entry, Clock::duration budget, std::size_t round) const {
+  // It warms up for some turns, and the last one begins within the budget.
+  const Clock::duration limit = std::chrono::minutes(2) + 2 * budget + 6 * entry.turn_limit;
+  try {
+    return measure_isolated([&] { return entry.play(budget, round); }, limit);
+  } catch (const std::exception& error) {
+    throw JobFailed(fmt::format("{} on {}, threads: {}: {}", workload_name(setting_), entry.subject,
+                                entry.threads, error.what()));
+  }
+}
+
+std::vector<Standing> Contest::run(double seconds, std::size_t rounds,
+                                   const std::function<void()>& after_round) const {
+  const auto budget = std::chrono::duration_cast<Clock::duration>(
+      std::chrono::duration<double>(seconds / static_cast<double>(rounds)));
+  std::vector<std::vector<Sample>> samples(entries_.size());
   for (std::size_t round = 0; round < rounds; ++round) {
-    for (std::size_t i = 0; i < rounds_.size(); ++i) {
-      samples[i].push_back(measure_isolated([&] { return rounds_[i].second(budget, round); }));
-    }
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+      samples[i].push_back(play_isolated(entries_[i], budget, round));
     after_round();
   }
   std::vector<Standing> standings;
-  for (std::size_t i = 0; i < rounds_.size(); ++i)
-    standings.push_back(standing(rounds_[i].first, samples[i]));
+  for (std::size_t i = 0; i < entries_.size(); ++i)
+    standings.push_back(standing(entries_[i].subject, entries_[i].threads, samples[i]));
   return standings;
 }
 

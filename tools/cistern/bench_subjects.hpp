@@ -14,9 +14,17 @@
 #include <new>
 #include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
+#include <malloc.h>
+
+#include "bench_isolated.hpp"
+#include "bench_mapped.hpp"
+#include "bench_peers.hpp"
 #include "cistern/pool/arena.hpp"
 #include "cistern/pool/planned.hpp"
 #include "cistern/pool/suballocator.hpp"
@@ -43,6 +51,39 @@ class StackSubject {
   Stack stack_;
   Resource* resource_;
 };
+
+/// One whose pool has an owner thread.
+struct OwnedStackSubject : StackSubject {
+  using StackSubject::StackSubject;
+  static constexpr bool is_for_one_thread = true;
+};
+
+/// Whether a stack has an owner thread: who asks first, and none that asks later.
+inline bool is_owned(const std::string& stack) {
+  return holds_isolated([&] {
+    const Stack opened = open(stack);
+    const Buffer first = opened.buffer(1);
+    bool is_refused = false;
+    std::thread([&] {
+      const auto block = opened->try_allocate({.bytes = 1});
+      is_refused = !block && block.error().code == Errc::wrong_thread;
+      if (block) opened->deallocate(*block);
+    }).join();
+    return is_refused;
+  });
+}
+
+/// Enters the stacks that the user names.
+template <class Visit>
+void each_named_stack(const std::vector<std::string>& stacks, Visit& visit) {
+  for (const std::string& stack : stacks) {
+    if (is_owned(stack)) {
+      visit("cistern:" + stack, [stack] { return OwnedStackSubject(stack); });
+    } else {
+      visit("cistern:" + stack, [stack] { return StackSubject(stack); });
+    }
+  }
+}
 
 /// A pool of ours that is reset: `Pool` is its type, or Resource for who does not know it.
 template <class Pool>
@@ -124,11 +165,43 @@ class GlibcSubject {
   }
   static void free(Handle memory, std::size_t /*bytes*/) { std::free(memory); }
   static std::byte* address(Handle memory) { return static_cast<std::byte*>(memory); }
-  [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return std::nullopt; }
+  [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return MappedGrowth::peak(); }
+
+ private:
+  MappedGrowth growth_{mallinfo2().fordblks};  // the command has used this malloc before
 };
 
-/// The standard library's pools under one mutex, over operator new, with pools for blocks as large
-/// as it allows.
+/// A library that is opened at run time, by two pointers to its functions. Calls into a shared
+/// library go through such pointers anyway: glibc's pair is no slower this way.
+class LibrarySubject {
+ public:
+  using Handle = void*;
+
+  explicit LibrarySubject(const PeerLibrary& peer) : functions_(opened(peer)) {}
+
+  [[nodiscard]] Handle allocate(std::size_t bytes) const {
+    void* memory = functions_.allocate(bytes);
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+  }
+  void free(Handle memory, std::size_t /*bytes*/) const { functions_.free(memory); }
+  static std::byte* address(Handle memory) { return static_cast<std::byte*>(memory); }
+  [[nodiscard]] static std::optional<std::size_t> peak_reserved() { return MappedGrowth::peak(); }
+
+ private:
+  static PeerFunctions opened(const PeerLibrary& peer) {
+    auto functions = open_peer(peer);
+    if (!functions) throw std::runtime_error(functions.error());
+    return *functions;
+  }
+
+  PeerFunctions functions_;
+  MappedGrowth growth_;  // from when the library is open
+};
+
+/// The standard library's pools over operator new, with pools for blocks as large as it allows:
+/// `Pool` is the kind under one mutex or the one for one thread.
+template <class Pool>
 class PmrSubject {
  public:
   using Handle = void*;
@@ -166,16 +239,20 @@ class PmrSubject {
                                                     << 20;  // it takes what it can of this
 
   Counting upstream_;
-  std::pmr::synchronized_pool_resource pool_{
-      std::pmr::pool_options{.max_blocks_per_chunk = 0,
-                             .largest_required_pool_block = largest_pool_block},
-      &upstream_};
+  Pool pool_{std::pmr::pool_options{.max_blocks_per_chunk = 0,
+                                    .largest_required_pool_block = largest_pool_block},
+             &upstream_};
+};
+
+struct UnsynchronizedSubject : PmrSubject<std::pmr::unsynchronized_pool_resource> {
+  static constexpr bool is_for_one_thread = true;
 };
 
 /// What a coalescing pool does without its lock and its figures: places in one range that is always
 /// large enough.
 class SuballocatorSubject {
  public:
+  static constexpr bool is_for_one_thread = true;
   using Handle = Chunk*;
 
   SuballocatorSubject() : parts_(nullptr, {}) {
@@ -209,6 +286,7 @@ class SuballocatorSubject {
 /// and another by address.
 class BestFitSetSubject {
  public:
+  static constexpr bool is_for_one_thread = true;
   struct Handle {
     std::size_t start = 0;
     std::size_t bytes = 0;
@@ -271,17 +349,27 @@ class BestFitSetSubject {
   std::size_t extent_ = 0;
 };
 
-/// Calls `visit(name, make)` for every subject; `make()` is a fresh one.
+/// Calls `visit(name, make)` for every allocator of others; `make()` is a fresh one.
 template <class Visit>
-void each_subject(Visit&& visit) {
+void each_peer(Visit&& visit) {
+  visit("peer:glibc", [] { return GlibcSubject(); });
+  for (const PeerLibrary& peer : peer_libraries)
+    visit(peer.subject, [&peer] { return LibrarySubject(peer); });
+  visit("peer:pmr_synchronized", [] { return PmrSubject<std::pmr::synchronized_pool_resource>(); });
+  visit("peer:pmr_unsynchronized", [] { return UnsynchronizedSubject(); });
+}
+
+/// The same for our stacks, those that the user names among them, and for others' allocators.
+template <class Visit>
+void each_subject(const std::vector<std::string>& stacks, Visit&& visit) {
   visit("cistern:cache", [] { return StackSubject("cache > host"); });
   visit("cistern:cache(pow2)", [] { return StackSubject("cache(buckets=pow2) > host"); });
   visit("cistern:coalesce", [] { return StackSubject("coalesce > host"); });
   visit("cistern:virtual", [] { return StackSubject("virtual > host"); });
   visit("cistern:netcl", [] { return StackSubject("netcl > host"); });
   visit("cistern:mlx", [] { return StackSubject("mlx > host"); });
-  visit("peer:glibc", [] { return GlibcSubject(); });
-  visit("peer:pmr_synchronized", [] { return PmrSubject(); });
+  each_named_stack(stacks, visit);
+  each_peer(visit);
 }
 
 /// The same for what learns turns, or takes all of a turn back at once.
@@ -300,7 +388,7 @@ void each_arena(Visit&& visit) {
 /// The same for what places blocks in memory that is never touched: what of it each reserves can be
 /// compared to the byte.
 template <class Visit>
-void each_placer(Visit&& visit) {
+void each_placer(const std::vector<std::string>& stacks, Visit&& visit) {
   visit("cistern:coalesce",
         [] { return StackSubject("coalesce > simulated(capacity=1TiB, extensible=true)"); });
   visit("cistern:coalesce (regions)",
@@ -314,9 +402,9 @@ void each_placer(Visit&& visit) {
   visit("cistern:virtual (64KiB)",
         [] { return StackSubject("virtual(page=64KiB) > simulated(capacity=1TiB)"); });
   visit("cistern:cache", [] { return StackSubject("cache > simulated(capacity=1TiB)"); });
+  each_named_stack(stacks, visit);
   visit("peer:best_fit_set", [] { return BestFitSetSubject(); });
-  visit("peer:glibc", [] { return GlibcSubject(); });
-  visit("peer:pmr_synchronized", [] { return PmrSubject(); });
+  each_peer(visit);
 }
 
 }  // namespace cistern::command

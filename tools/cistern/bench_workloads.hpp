@@ -1,12 +1,17 @@
 // What the benchmark does with each subject. A workload is done in turns of a known number of
-// operations: pairs of an allocation and its free, or in `churn` each of the two. The compiler must
-// not see through them. A subject is warm after some turns.
+// operations: pairs of an allocation and its free, or in `churn` and a trace each of the two. The
+// compiler must not see through them. A subject is warm after some turns.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <thread>
 #include <utility>
 #include <vector>
+
+#include "bench_isolated.hpp"
+#include "bench_ring.hpp"
 
 namespace cistern::command {
 
@@ -151,6 +156,34 @@ class Churn {
 
   std::vector<Step> steps_;
   std::size_t peak_live_ = 0;
+};
+
+/// The token's sizes again: one thread allocates the blocks, another frees them.
+struct ProducerConsumer {
+  static constexpr std::size_t operations = 20'000;  // pairs
+  static constexpr bool brings_threads = true;       // it is played once and makes the other
+  std::vector<std::size_t> sizes = Token::token_sizes();
+
+  template <class Subject>
+  void turn(Subject& subject) const {
+    HandoverRing<typename Subject::Handle> ring;
+    std::thread consumer([&] {
+      for (std::size_t i = 0; i < operations; ++i)
+        subject.free(ring.take(), sizes[i % sizes.size()]);
+    });
+    try {
+      for (std::size_t i = 0; i < operations; ++i) {
+        const auto block = subject.allocate(sizes[i % sizes.size()]);
+        keep(Subject::address(block));
+        ring.put(block);
+      }
+    } catch (const std::exception& error) {
+      fail_isolated(error);  // the consumer waits for what does not come
+    }
+    consumer.join();
+  }
+  [[nodiscard]] static std::size_t warm_up_turns() noexcept { return 1; }
+  [[nodiscard]] static std::size_t peak_live() noexcept { return 0; }  // nobody knows
 };
 
 }  // namespace cistern::command

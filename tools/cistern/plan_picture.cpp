@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <iterator>
 #include <limits>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,6 +14,7 @@
 
 #include "cistern/stack/units.hpp"
 #include "output.hpp"
+#include "svg_text.hpp"
 
 namespace cistern::command {
 namespace {
@@ -41,34 +41,6 @@ constexpr std::array<Shade, 8> shades{{{"#fde725", "#000"},
                                        {"#365c8d", "#fff"},
                                        {"#46327e", "#fff"},
                                        {"#440154", "#fff"}}};
-
-/// Text as XML may hold it: valid UTF-8 without control characters, and without markup.
-std::string escaped(std::string_view text) {
-  const std::string quoted_utf8 =
-      Json(std::string(text)).dump(-1, ' ', false, Json::error_handler_t::replace);
-  std::string result;
-  for (const char character : Json::parse(quoted_utf8).get<std::string>()) {
-    switch (character) {
-      case '&':
-        result += "&amp;";
-        break;
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      default:
-        result += static_cast<unsigned char>(character) < ' ' ? ' ' : character;
-    }
-  }
-  // The two code points that are characters of UTF-8 and not of XML.
-  for (const std::string_view none : {"\xef\xbf\xbe", "\xef\xbf\xbf"}) {
-    for (std::size_t at = 0; (at = result.find(none, at)) != std::string::npos;)
-      result.replace(at, none.size(), " ");
-  }
-  return result;
-}
 
 /// The multiples of `step` from `from` to `to`.
 std::vector<std::uint64_t> multiples(std::uint64_t step, std::uint64_t from, std::uint64_t to) {

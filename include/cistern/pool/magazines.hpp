@@ -143,10 +143,12 @@ class alignas(64) Magazine {
   // Both run from the newest on, as a bin does.
   static N* merged(N* a, N* b) noexcept {
     N* first = nullptr;
-    for (N** end = &first; a != nullptr || b != nullptr; end = &(*end)->next_free) {
-      N*& newer = b == nullptr || (a != nullptr && a->idle_since() > b->idle_since()) ? a : b;
+    N** end = &first;
+    for (; a != nullptr && b != nullptr; end = &(*end)->next_free) {
+      N*& newer = a->idle_since() > b->idle_since() ? a : b;
       *end = std::exchange(newer, newer->next_free);
     }
+    *end = a != nullptr ? a : b;
     return first;
   }
 
