@@ -88,13 +88,13 @@ class CudaDevice::Prefetch final : public Residency {
       advise(part, CudaAdvice::unset_preferred_location);
   }
 
-  CudaResult move(const Block& part, CUstream_st* stream) noexcept {
+  CudaResult move(const Block& part, CUstream_st* stream) const noexcept {
     const CudaResult code = advise(part, CudaAdvice::set_preferred_location);
     return code != CudaResult::success
                ? code
                : state_.api.prefetch(address(part), part.bytes, state_.id, stream);
   }
-  CudaResult advise(const Block& part, CudaAdvice advice) noexcept {
+  CudaResult advise(const Block& part, CudaAdvice advice) const noexcept {
     return state_.api.advise(address(part), part.bytes, advice, state_.id);
   }
   static CudaAddress address(const Block& part) noexcept {

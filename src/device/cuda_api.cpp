@@ -9,8 +9,8 @@ namespace cistern {
 namespace {
 
 struct NamedResult {
-  std::uint32_t code;
-  const char* name;
+  std::uint32_t code = 0;
+  const char* name = "";
   bool is_sticky = false;
 };
 

@@ -352,7 +352,7 @@ CudaResult CudaDevice::State::wait(Stream waiter, Stream on) noexcept {
 // Another thread may begin a capture of the stream meanwhile. An event of the capture must be
 // waited for by nobody outside, who would else be captured too.
 CudaResult CudaDevice::State::record(CUevent_st* event, CUstream_st* handle,
-                                     const Capture& before) noexcept {
+                                     const Capture& before) const noexcept {
   const CudaResult code = api.record_event(event, handle);
   if (code != CudaResult::success) return code;
   const Capture after = capture_of(handle);
@@ -360,7 +360,7 @@ CudaResult CudaDevice::State::record(CUevent_st* event, CUstream_st* handle,
   return after.graph == before.graph ? code : CudaResult::stream_capture_unsupported;
 }
 
-CudaResult CudaDevice::State::synchronize(CUstream_st* handle) noexcept {
+CudaResult CudaDevice::State::synchronize(CUstream_st* handle) const noexcept {
   const CudaResult refusal = capture_of(handle).refusal();
   return refusal != CudaResult::success ? refusal : api.synchronize_stream(handle);
 }

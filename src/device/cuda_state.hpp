@@ -111,7 +111,7 @@ class CudaDevice::State {
   [[nodiscard]] CudaQueue queue_or_default(Stream stream) noexcept;
   CudaResult wait(Stream waiter, Stream on) noexcept;
   /// Of a stream that nobody else captures.
-  CudaResult synchronize(CUstream_st* handle) noexcept;
+  CudaResult synchronize(CUstream_st* handle) const noexcept;
   CudaResult synchronize(Stream stream) noexcept;
   void retire(Stream stream) noexcept;
   /// Waits for all streams that were used; false if one cannot be waited for.
@@ -176,7 +176,7 @@ class CudaDevice::State {
   CudaResult choose_context(CUctx_st*& chosen) noexcept;
   unsigned long long driver_id_of(CUstream_st* handle) const noexcept;
   void let_go(std::uint64_t stream) noexcept;
-  CudaResult record(CUevent_st* event, CUstream_st* handle, const Capture& before) noexcept;
+  CudaResult record(CUevent_st* event, CUstream_st* handle, const Capture& before) const noexcept;
   [[nodiscard]] bool may_go(Stream stream) noexcept;
   CudaResult pool(CUmemPoolHandle_st*& made) noexcept;
   CudaResult ask(std::size_t bytes, CUstream_st* stream, void*& memory) noexcept;

@@ -15,6 +15,9 @@
 namespace cistern {
 namespace {
 
+template <class T>
+constexpr bool is_number = std::is_enum_v<T> || std::is_integral_v<T>;
+
 /// Alike for a caller: handles are the same type, what they point to is passed alike, and values
 /// are integers or enumerations of one size.
 template <class Ours, class Theirs>
@@ -27,11 +30,11 @@ constexpr bool is_passed_alike() {
     return std::is_const_v<Our> == std::is_const_v<Their> &&
            is_passed_alike<std::remove_const_t<Our>, std::remove_const_t<Their>>();
   } else if constexpr (std::is_class_v<Ours> && std::is_class_v<Theirs>) {
-    return sizeof(Ours) == sizeof(Theirs) && alignof(Ours) == alignof(Theirs);
+    return sizeof(Ours) == sizeof(Theirs);
+  } else if constexpr (is_number<Ours>) {
+    return is_number<Theirs> && sizeof(Ours) == sizeof(Theirs);
   } else {
-    constexpr bool are_numbers = (std::is_enum_v<Ours> || std::is_integral_v<Ours>)&&(
-        std::is_enum_v<Theirs> || std::is_integral_v<Theirs>);
-    return are_numbers && sizeof(Ours) == sizeof(Theirs);
+    return false;
   }
 }
 
