@@ -115,7 +115,7 @@ CudaResult FakeDriver::pop_context(CUctx_st** context) {
 
 CudaResult FakeDriver::context_device(CudaOrdinal* device) {
   if (current() == nullptr) return CudaResult::invalid_context;
-  *device = current()->gpu;
+  *device = here().gpu;
   return CudaResult::success;
 }
 
@@ -308,7 +308,7 @@ CudaResult FakeDriver::find_anywhere(CUstream_st* handle, CUstream_st*& stream) 
     return stream->is_there ? CudaResult::success
                             : misuse("a stream that was destroyed", CudaResult::invalid_handle);
   }
-  CUctx_st* const context = current() != nullptr ? current() : primary(0);
+  CUctx_st* const context = thread().contexts.empty() ? primary(0) : &here();
   stream = context->legacy;
   if (value != cuda_per_thread_stream) return CudaResult::success;
   CUstream_st*& own = context->of_threads[thread().number];
@@ -395,7 +395,7 @@ CudaResult FakeDriver::misuse(const char* what, CudaResult code) {
 CudaResult FakeDriver::enter() {
   if (!is_initialized_) return CudaResult::not_initialized;
   if (current() == nullptr) return misuse("a call without a context", CudaResult::invalid_context);
-  return current()->broken;
+  return here().broken;
 }
 
 CudaResult FakeDriver::find(CUstream_st* handle, CUstream_st*& stream) {

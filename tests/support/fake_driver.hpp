@@ -204,6 +204,8 @@ class FakeDriver {
   CudaResult find_anywhere(CUstream_st* handle, CUstream_st*& stream);
   void finish(CUstream_st& stream);
   [[nodiscard]] CUctx_st* current();
+  /// Where one is.
+  [[nodiscard]] CUctx_st& here() { return *thread().contexts.back(); }
   [[nodiscard]] FakeThread& thread();
 
   std::mutex& mutex() { return mutex_; }

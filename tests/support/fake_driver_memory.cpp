@@ -20,7 +20,7 @@ std::byte* system_memory(std::size_t bytes, int protection) {
 CudaResult FakeDriver::memory_info(std::size_t* free, std::size_t* total) {
   if (const CudaResult code = enter(); code != CudaResult::success) return code;
   *total = machine_.memory;
-  *free = machine_.memory - used_[index(current()->gpu)];
+  *free = machine_.memory - used_[index(here().gpu)];
   return CudaResult::success;
 }
 
@@ -328,12 +328,11 @@ CudaResult FakeDriver::obtain(Kind kind, CudaAddress* memory, std::size_t bytes)
   if (bytes == 0) return misuse("nothing is asked for", CudaResult::invalid_value);
   if (const CudaResult code = forbid_unsafe(); code != CudaResult::success) return code;
   if (kind == Kind::device) {
-    if (const CudaResult code = take(current()->gpu, bytes); code != CudaResult::success)
-      return code;
+    if (const CudaResult code = take(here().gpu, bytes); code != CudaResult::success) return code;
   }
   std::byte* const made = system_memory(bytes, PROT_READ | PROT_WRITE);
   if (made == nullptr) {
-    if (kind == Kind::device) used_[index(current()->gpu)] -= bytes;
+    if (kind == Kind::device) used_[index(here().gpu)] -= bytes;
     return CudaResult::out_of_memory;
   }
   *memory = address_at(made);
