@@ -82,8 +82,9 @@ class CudaWorker {
     fake_.begin_capture(handle_, CudaCaptureMode::global);
     EXPECT_TRUE(stack_.deallocate(blocks_.back(), stream_));
     blocks_.pop_back();
-    if (const Expected<Block> block = stack_.try_allocate({.bytes = 1_KiB, .stream = stream_}))
+    if (const Expected<Block> block = stack_.try_allocate({.bytes = 1_KiB, .stream = stream_})) {
       EXPECT_TRUE(stack_.deallocate(*block, stream_));
+    }
     EXPECT_TRUE(fake_.end_capture(handle_));
   }
 
