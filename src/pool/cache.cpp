@@ -560,8 +560,9 @@ void Cache::evict(CacheNode& node, Leaving& leaving) noexcept {
   ++leaving_;
 }
 
+// Of what lies in the pool, which is all that is idle once threads were called back.
 void Cache::evict_down_to(std::size_t idle_bytes, Leaving& leaving) noexcept {
-  while (stats_.cached.current > idle_bytes)
+  while (stats_.cached.current > idle_bytes && !idle_.empty())
     evict(*idle_.oldest(), leaving);
 }
 
@@ -574,8 +575,7 @@ void Cache::enforce_idle_ratio(Leaving& leaving) noexcept {
   };
   if (stats_.cached.current <= bound()) return;
   settle();
-  while (stats_.cached.current > bound() && !idle_.empty())
-    evict(*idle_.oldest(), leaving);
+  evict_down_to(bound(), leaving);
   if (stats_.cached.current <= bound()) return;
   call_back();
   evict_down_to(bound(), leaving);
