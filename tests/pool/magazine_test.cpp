@@ -111,6 +111,44 @@ TEST(Magazines, PeaksBetweenTwoReadingsAreExactOnOneThread) {
   EXPECT_EQ(stats.cached.peak, 8_KiB);
 }
 
+// Whose magazine is settled first stands below zero until the other's is.
+TEST(Magazines, WhatOneThreadTakesAndAnotherFreesIsNoPeak) {
+  Cache::Options options = without_ratio;
+  options.idle_ratio = 0.5;
+  const auto cache = make<Cache>(make<SimulatedDevice>(), options);
+  Worker other;  // has the younger magazine, which is the first
+  Block block;
+  fill_magazine(*cache, 1, 4_KiB);
+  other.tell([&] { fill_magazine(*cache, 1, 256); });
+  for (int turn = 0; turn < 4; ++turn) {
+    const auto take = [&] { block = cache->allocate(4_KiB); };
+    const auto put = [&] { EXPECT_TRUE(cache->deallocate(block)); };
+    turn % 2 == 0 ? take() : other.tell(take);
+    turn % 2 == 0 ? other.tell(put) : put();
+    const Stats stats = cache->stats();
+    EXPECT_LE(stats.live_blocks.peak, 2U);
+    EXPECT_LE(stats.live_requested.peak, 8_KiB);
+    EXPECT_LE(stats.live_granted.peak, 12_KiB);
+    EXPECT_EQ(cache->validate(), "");
+  }
+  allocate_and_free(*cache, 1, 1_MiB);  // and the idle ratio is of the true peak
+  allocate_and_free(*cache, 1, 2_MiB);
+  EXPECT_LE(cache->stats().reserved.current, 3_MiB);
+}
+
+TEST(Magazines, BoundedBucketsHoldTheirBoundBeforeAndAfterThreadsKeepBlocks) {
+  Cache::Options options = without_ratio;
+  options.per_bucket = 2;
+  const auto cache = make<Cache>(make<SimulatedDevice>(), options);
+  fill_magazine(*cache, 3, 1_KiB);
+  EXPECT_EQ(cache->stats().cached.current, 2_KiB);
+  cache->set_per_bucket(Cache::any_number);
+  fill_magazine(*cache, 3, 1_KiB);
+  EXPECT_EQ(cache->set_per_bucket(1), Cache::any_number);
+  EXPECT_EQ(cache->stats().cached.current, 1_KiB);
+  EXPECT_EQ(cache->validate(), "");
+}
+
 TEST(Magazines, AFreedHandleIsRefusedThoughItsBlockNeverLeftTheThread) {
   const auto cache = make<Cache>(make<SimulatedDevice>(), without_ratio);
   allocate_and_free(*cache, 2, 1_KiB);
