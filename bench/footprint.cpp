@@ -26,8 +26,7 @@ double resident_bytes() {
 
 void records(benchmark::State& state, const std::string& text) {
   constexpr std::size_t count = 1'000'000;
-  std::vector<Block> blocks(count);
-  blocks.assign(count, Block{.bytes = 1});  // so that its pages are there before
+  std::vector<Block> blocks(count);  // whose pages are there before
   double live = 0;
   double idle = 0;
   for (auto turn : state) {

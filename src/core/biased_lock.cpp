@@ -1,5 +1,8 @@
 #include "cistern/core/biased_lock.hpp"
 
+#include <cstdio>
+#include <cstdlib>
+
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,7 +22,12 @@ bool BiasedLock::is_supported() noexcept {
 }
 
 void BiasedLock::fence() noexcept {
-  call_membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+  if (call_membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) [[likely]]
+    return;
+  // A thread that is inside might not be seen: to go on could give its block to two.
+  std::fputs("cistern: the system has taken membarrier(2) back from a process that was using it\n",
+             stderr);
+  std::abort();
 }
 
 }  // namespace cistern

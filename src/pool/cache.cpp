@@ -43,13 +43,14 @@ class Cache::Leaving {
 
 Expected<Block> Cache::allocate_slowly(const Request& request) noexcept {
   if (request.bytes == 0) return Block{};
-  if (map_ != nullptr && magazines_.mine() == nullptr) magazines_.add_mine(mutex_);
+  if (map_ != nullptr && per_bucket_ == any_number && magazines_.mine() == nullptr)
+    magazines_.add_mine(mutex_);
   {
     bool is_contended = false;
     const auto lock = lock_patiently(mutex_, is_contended);
     call_back_mine_for(request);
     CacheNode* node = take_idle(request);
-    if (node == nullptr && magazines_.size() > 1) {
+    if (node == nullptr && magazines_.has_others()) {
       call_back_for(request);
       node = take_idle(request);
     }
@@ -164,7 +165,7 @@ void Cache::file(CacheNode* nodes) const noexcept {
 
 Block Cache::hand_out(CacheNode& node, const Request& request) noexcept {
   stats_.count_grant(request.bytes, node.bytes);
-  work_peak_ = std::max(work_peak_, stats_.live_granted.current);
+  Gauge::raise_peak(work_peak_, stats_.live_granted.current);
   return block_of(node, request);
 }
 
@@ -212,8 +213,8 @@ void Cache::fill_mine(const Request& request) noexcept {
 void Cache::settle(Mine& magazine) const noexcept {
   const std::size_t live = stats_.live_granted.current;
   const std::size_t most = live + magazine.settle(stats_);
-  if (magazines_.size() == 1) work_peak_ = std::max(work_peak_, most);
-  work_peak_ = std::max(work_peak_, stats_.live_granted.current);
+  if (magazines_.size() == 1) Gauge::raise_peak(work_peak_, most);
+  Gauge::raise_peak(work_peak_, stats_.live_granted.current);
   if (max_bytes_ != unbounded) lent_ += stats_.live_granted.current - live;
 }
 
@@ -560,8 +561,9 @@ void Cache::evict(CacheNode& node, Leaving& leaving) noexcept {
   ++leaving_;
 }
 
+// Of what lies in the pool, which is all that is idle once threads were called back.
 void Cache::evict_down_to(std::size_t idle_bytes, Leaving& leaving) noexcept {
-  while (stats_.cached.current > idle_bytes)
+  while (stats_.cached.current > idle_bytes && !idle_.empty())
     evict(*idle_.oldest(), leaving);
 }
 
@@ -569,13 +571,13 @@ void Cache::evict_down_to(std::size_t idle_bytes, Leaving& leaving) noexcept {
 // pool goes first: threads keep what they freed since they were last called back.
 void Cache::enforce_idle_ratio(Leaving& leaving) noexcept {
   const auto bound = [&] {
-    const std::size_t live = stats_.live_granted.current + growing_;
+    std::size_t live = stats_.live_granted.current + growing_;
+    if (Gauge::is_below_zero(live)) live = 0;  // until all is settled
     return saturating_subtract(scale(std::max(work_peak_, live), 1 + idle_ratio_), live);
   };
   if (stats_.cached.current <= bound()) return;
   settle();
-  while (stats_.cached.current > bound() && !idle_.empty())
-    evict(*idle_.oldest(), leaving);
+  evict_down_to(bound(), leaving);
   if (stats_.cached.current <= bound()) return;
   call_back();
   evict_down_to(bound(), leaving);
@@ -661,7 +663,7 @@ std::size_t Cache::set_per_bucket(std::size_t blocks) noexcept {
     const std::lock_guard lock(mutex_);
     if (std::holds_alternative<FitIndex>(index_)) return per_bucket_;
     call_back();
-    former = std::exchange(per_bucket_, blocks);
+    former = per_bucket_.exchange(blocks);
     for (CacheNode* node = idle_.oldest(); node != nullptr;) {
       CacheNode* next = IdleList::newer(node);
       if (std::visit([&](auto& index) { return index.peers(*node); }, index_) > blocks)
@@ -850,6 +852,13 @@ std::string Cache::validate() const {
       return "cache: allocations less frees are live";
     if (stats_.hits + stats_.misses != stats_.allocations)
       return "cache: a grant is a hit or a miss";
+    bool are_peaks = !Gauge::is_below_zero(work_peak_);
+    Stats::each_gauge(
+        [&](std::string_view, const Gauge& gauge) {
+          are_peaks = are_peaks && gauge.current <= gauge.peak && !Gauge::is_below_zero(gauge.peak);
+        },
+        stats_);
+    if (!are_peaks) return "cache: no level stands above its peak, and no peak was below zero";
     const std::size_t held = stats_.live_granted.current + stats_.cached.current;
     if (held > std::max(stats_.live_granted.current, scale(work_peak_, 1 + idle_ratio_))) {
       return "cache: what is held is at most the peak of the work and the idle ratio";

@@ -2,7 +2,6 @@
 // it, change its bounds and free what they took. CISTERN_STRESS_SECONDS makes it a soak.
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <optional>
 #include <thread>
 
@@ -15,6 +14,7 @@
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
 #include "support/seed.hpp"
+#include "support/stress.hpp"
 #include "support/threads.hpp"
 
 namespace cistern {
@@ -23,12 +23,6 @@ namespace {
 using namespace literals;
 using testing::Exchange;
 using testing::on_threads;
-
-std::chrono::milliseconds magazine_stress_time() {
-  const char* seconds = std::getenv("CISTERN_STRESS_SECONDS");  // NOLINT(concurrency-mt-unsafe)
-  return seconds != nullptr ? std::chrono::seconds(std::strtol(seconds, nullptr, 10))
-                            : std::chrono::milliseconds(300);
-}
 
 class MagazineRace : public ::testing::TestWithParam<unsigned> {};
 
@@ -39,7 +33,8 @@ TEST_P(MagazineRace, TheBoundHoldsWhateverThreadsKeep) {
   const auto device = make<SimulatedDevice>();
   const Ref<Cache> cache =
       make<Cache>(device, Cache::Options{.max_bytes = bound, .idle_ratio = Cache::no_ratio});
-  const auto end = std::chrono::steady_clock::now() + magazine_stress_time();
+  const auto end =
+      std::chrono::steady_clock::now() + testing::stress_time_or(std::chrono::milliseconds(300));
   std::atomic<bool> done{false};
   std::thread watcher([&] {
     while (!done)

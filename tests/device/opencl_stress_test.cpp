@@ -5,7 +5,6 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,16 +21,12 @@
 #include "device/opencl_api.hpp"
 #include "support/opencl_kernels.hpp"
 #include "support/seed.hpp"
+#include "support/stress.hpp"
 
 namespace cistern {
 namespace {
 
 using namespace literals;
-
-std::chrono::duration<double> stress_time() {
-  const char* const text = std::getenv("CISTERN_STRESS_SECONDS");  // NOLINT(concurrency-mt-unsafe)
-  return std::chrono::duration<double>(text != nullptr ? std::strtod(text, nullptr) : 2.0);
-}
 
 /// A stack on a device whose own entry points are `api`, with the streams and kernels of a program
 /// that uses the real ones.
@@ -207,8 +202,8 @@ TEST_P(OpenClStress, PatternsStayWhatTheyAre) {
   const std::uint64_t seed = testing::seed_or(11);
   SCOPED_TRACE(testing::replay_hint(seed));
   const StressedOpenCl on(GetParam(), *real_, *real_);
-  const auto until = std::chrono::steady_clock::now() +
-                     std::chrono::duration_cast<std::chrono::nanoseconds>(stress_time());
+  const auto until =
+      std::chrono::steady_clock::now() + testing::stress_time_or(std::chrono::seconds(2));
   std::array<cl_uint, 4> wrong{};
   std::array<std::size_t, 4> blocks{};
   {

@@ -178,16 +178,6 @@ TEST_F(BenchCommand, LeavesOutMoreThreadsThanThereIsMemoryFor) {
   EXPECT_THAT(outcome.errors, HasSubstr("token_touched on 1024 threads is left out"));
 }
 
-TEST_F(BenchCommand, SaysWhoFailed) {
-  const Outcome outcome = run_command(
-      "bench pair --threads 2 --bytes 64KiB --stack 'limit(1KiB) > host' --json" + quick);
-  EXPECT_EQ(outcome.status, 1);
-  EXPECT_EQ(outcome.output, "");
-  EXPECT_THAT(outcome.errors,
-              StartsWith("cistern: pair on cistern:limit(1KiB) > host, threads: 2: "));
-  EXPECT_THAT(outcome.errors, HasSubstr("over the limit"));
-}
-
 TEST_F(BenchCommand, HandsBlocksFromThreadToThread) {
   const json document = run_to_json("bench producer_consumer" + quick);
   std::set<std::string> subjects;
@@ -268,6 +258,30 @@ TEST_F(BenchCommand, DrawsAPictureOfEachWorkload) {
     EXPECT_EQ(count(trace, '>' + subject + "</text>"), 1U) << subject;
   }
   EXPECT_EQ(run_command("bench pair --svg /dev/null/none").status, 1);
+}
+
+TEST_F(BenchCommand, GoesOnWithoutASubjectThatFails) {
+  const std::string arguments = "bench growth token_touched --threads 1 --stack simulated" + quick;
+  const Outcome outcome =
+      run_command(arguments + " --stack 'limit(1MiB) > host' --json --svg " + folder_.string());
+  EXPECT_EQ(outcome.status, 1);
+  const json document = json::parse(outcome.output);
+  std::set<std::pair<std::string, std::string>> measured;
+  for (const json& result : document.at("results"))
+    measured.emplace(result.at("workload"), result.at("subject"));
+  EXPECT_THAT(measured, Contains(Pair("growth", "cistern:simulated")));
+  EXPECT_THAT(measured, Contains(Pair("growth", "peer:glibc")));
+  EXPECT_THAT(measured, Contains(Pair("token_touched", "peer:glibc")));
+  const std::vector<std::string> failures = document.at("failures");
+  EXPECT_THAT(failures,
+              ElementsAre(StartsWith("growth on cistern:limit(1MiB) > host, threads: 1: "),
+                          "token_touched on cistern:simulated, threads: 1: the CPU cannot touch "
+                          "its memory",
+                          StartsWith("token_touched on cistern:limit(1MiB) > host, threads: 1: ")));
+  for (const std::string& failure : failures)
+    EXPECT_THAT(outcome.errors, HasSubstr("cistern: " + failure + "\n"));
+  EXPECT_THAT(failures.at(0), HasSubstr("over the limit"));
+  EXPECT_THAT(outcome.errors, HasSubstr("cistern: 3 subjects could not be measured\n"));
 }
 
 TEST_F(BenchCommand, RefusesWrongArguments) {

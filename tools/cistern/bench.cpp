@@ -162,7 +162,7 @@ void add_contests(const ChosenWorkload& chosen, const BenchArguments& arguments,
   }
 }
 
-/// One picture for each workload, in the order in which they were measured.
+/// One picture for each workload of which something was measured, in the order in which they were.
 void draw(const std::string& folder, std::span<const Measured> measured) {
   while (!measured.empty()) {
     const std::string name = workload_name(measured.front().setting);
@@ -172,7 +172,10 @@ void draw(const std::string& folder, std::span<const Measured> measured) {
     std::string file = name + ".svg";
     std::ranges::replace(file, ' ', '-');
     std::ranges::replace(file, '/', '-');
-    save(std::filesystem::path(folder) / file, bench_picture(measured.first(count)));
+    const auto of_one = measured.first(count);
+    const bool has_any =
+        std::ranges::any_of(of_one, [](const Measured& each) { return !each.standings.empty(); });
+    if (has_any) save(std::filesystem::path(folder) / file, bench_picture(of_one));
     measured = measured.subspan(count);
   }
 }
@@ -225,7 +228,8 @@ void run_bench(const BenchArguments& arguments) {
       contest.leave_out(peer.subject);
   }
 
-  Json document{{"results", Json::array()}, {"missing_peers", Json::array()}};
+  Json document{
+      {"results", Json::array()}, {"missing_peers", Json::array()}, {"failures", Json::array()}};
   for (const PeerLibrary& peer : missing) {
     document["missing_peers"].push_back(
         {{"subject", peer.subject}, {"library", peer.library}, {"package", peer.package}});
@@ -240,12 +244,13 @@ void run_bench(const BenchArguments& arguments) {
   };
   for (Contest& next : contests) {
     const Contest contest = std::move(next);  // a trace may be large: it goes when it is measured
-    measured.push_back(
-        {.setting = contest.setting(),
-         .standings = contest.run(arguments.seconds, arguments.rounds, after_round)});
-    if (!arguments.json) {
-      progress.wipe();
-      print_standings(measured.back());
+    Standings found = contest.run(arguments.seconds, arguments.rounds, after_round);
+    measured.push_back({.setting = contest.setting(), .standings = std::move(found.standings)});
+    progress.wipe();
+    if (!arguments.json) print_standings(measured.back());
+    for (const std::string& failure : found.failures) {
+      fmt::print(stderr, "cistern: {}\n", failure);
+      document["failures"].push_back(failure);
     }
     for (const Standing& standing : measured.back().standings)
       document["results"].push_back(as_json(contest.setting(), standing));
@@ -264,6 +269,8 @@ void run_bench(const BenchArguments& arguments) {
     for (const PeerLibrary& peer : missing)
       fmt::print("{}\n", said_of_missing(peer));
   }
+  if (const std::size_t failures = document["failures"].size(); failures > 0)
+    throw JobFailed(fmt::format("{} could not be measured", counted(failures, "subject")));
 }
 
 }  // namespace

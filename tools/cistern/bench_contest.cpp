@@ -5,8 +5,6 @@
 
 #include <fmt/format.h>
 
-#include "command.hpp"
-
 namespace cistern::command {
 namespace {
 
@@ -36,28 +34,36 @@ bool is_pair_timed(const Setting& setting) {
 Sample Contest::play_isolated(const Entry& entry, Clock::duration budget, std::size_t round) const {
   // It warms up for some turns, and the last one begins within the budget.
   const Clock::duration limit = std::chrono::minutes(2) + 2 * budget + 6 * entry.turn_limit;
-  try {
-    return measure_isolated([&] { return entry.play(budget, round); }, limit);
-  } catch (const std::exception& error) {
-    throw JobFailed(fmt::format("{} on {}, threads: {}: {}", workload_name(setting_), entry.subject,
-                                entry.threads, error.what()));
-  }
+  return measure_isolated([&] { return entry.play(budget, round); }, limit);
 }
 
-std::vector<Standing> Contest::run(double seconds, std::size_t rounds,
-                                   const std::function<void()>& after_round) const {
+Standings Contest::run(double seconds, std::size_t rounds,
+                       const std::function<void()>& after_round) const {
   const auto budget = std::chrono::duration_cast<Clock::duration>(
       std::chrono::duration<double>(seconds / static_cast<double>(rounds)));
   std::vector<std::vector<Sample>> samples(entries_.size());
+  std::vector<std::string> failures(entries_.size());
   for (std::size_t round = 0; round < rounds; ++round) {
-    for (std::size_t i = 0; i < entries_.size(); ++i)
-      samples[i].push_back(play_isolated(entries_[i], budget, round));
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      if (!failures[i].empty()) continue;
+      try {
+        samples[i].push_back(play_isolated(entries_[i], budget, round));
+      } catch (const std::exception& error) {
+        failures[i] = fmt::format("{} on {}, threads: {}: {}", workload_name(setting_),
+                                  entries_[i].subject, entries_[i].threads, error.what());
+      }
+    }
     after_round();
   }
-  std::vector<Standing> standings;
-  for (std::size_t i = 0; i < entries_.size(); ++i)
-    standings.push_back(standing(entries_[i].subject, entries_[i].threads, samples[i]));
-  return standings;
+  Standings all;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (failures[i].empty()) {
+      all.standings.push_back(standing(entries_[i].subject, entries_[i].threads, samples[i]));
+    } else {
+      all.failures.push_back(failures[i]);
+    }
+  }
+  return all;
 }
 
 }  // namespace cistern::command

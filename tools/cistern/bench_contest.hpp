@@ -46,6 +46,11 @@ struct Standing {
   std::optional<double> reserved_over_live;  // the median
 };
 
+struct Standings {
+  std::vector<Standing> standings;
+  std::vector<std::string> failures;  // of the other subjects, each with its name and why
+};
+
 class Contest {
  public:
   using Clock = std::chrono::steady_clock;
@@ -80,10 +85,10 @@ class Contest {
   }
 
   /// Each subject has about `seconds` in all on each number of threads, and one turn a round at
-  /// least. `after_round` is called after each. Throws JobFailed, which names the subject, if a
-  /// round fails or does not end.
-  [[nodiscard]] std::vector<Standing> run(double seconds, std::size_t rounds,
-                                          const std::function<void()>& after_round) const;
+  /// least. One of which a round fails or does not end has no more of them. `after_round` is called
+  /// after each.
+  [[nodiscard]] Standings run(double seconds, std::size_t rounds,
+                              const std::function<void()>& after_round) const;
 
  private:
   /// None takes so long: what does, hangs.
@@ -153,8 +158,12 @@ class Contest {
       }
     };
     std::vector<std::thread> others;  // none for one thread: some allocators notice the first
-    for (std::size_t thread = 1; thread < threads; ++thread)
-      others.emplace_back(play_one, thread);
+    try {
+      for (std::size_t thread = 1; thread < threads; ++thread)
+        others.emplace_back(play_one, thread);
+    } catch (const std::exception& error) {
+      fail_isolated(error);  // those that were started wait for the rest
+    }
     play_one(0);
     for (std::thread& other : others)
       other.join();

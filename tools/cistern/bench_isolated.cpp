@@ -40,14 +40,18 @@ int answer_end = -1;
   return result < 0 && errno == EINTR;
 }
 
-void answer_parent(char mark, std::string_view bytes = {}) {
-  const std::string text = mark + std::string(bytes);
-  for (std::string_view rest = text; !rest.empty();) {
-    const ssize_t sent = write(answer_end, rest.data(), rest.size());
+/// Allocates nothing: there may be no memory, or an allocator's lock that nobody gives back.
+void answer_parent(std::string_view bytes) noexcept {
+  while (!bytes.empty()) {
+    const ssize_t sent = write(answer_end, bytes.data(), bytes.size());
     if (is_interrupted(sent)) continue;
     if (sent < 0) return;  // who asked is told that there was no answer
-    rest.remove_prefix(static_cast<std::size_t>(sent));
+    bytes.remove_prefix(static_cast<std::size_t>(sent));
   }
+}
+void answer_parent(char mark, std::string_view bytes = {}) noexcept {
+  answer_parent({&mark, 1});
+  answer_parent(bytes);
 }
 
 /// The child's life; it leaves without the parent's farewells, such as writing out what the parent
@@ -141,7 +145,7 @@ Sample measure_isolated(const std::function<Sample()>& measure, LimitClock::dura
   return sample;
 }
 
-void fail_isolated(const std::exception& why) {
+void fail_isolated(const std::exception& why) noexcept {
   static std::atomic_flag is_failing;
   while (is_failing.test_and_set())
     pause();  // the first to fail ends all

@@ -26,7 +26,7 @@ Sample measure_isolated(const std::function<Sample()>& measure,
                         std::chrono::steady_clock::duration limit);
 
 /// Ends the child from any of its threads; why is what `measure_isolated` throws.
-[[noreturn]] void fail_isolated(const std::exception& why);
+[[noreturn]] void fail_isolated(const std::exception& why) noexcept;
 
 /// What `question` answers in a child; false also if that fails or takes longer than `limit`.
 bool holds_isolated(const std::function<bool()>& question,

@@ -42,6 +42,9 @@ class StackSubject {
   [[nodiscard]] Handle allocate(std::size_t bytes) { return resource_->allocate(bytes); }
   void free(const Handle& block, std::size_t /*bytes*/) { resource_->deallocate(block); }
   void cycle() { resource_->cycle(); }
+  [[nodiscard]] bool can_touch() const noexcept {
+    return resource_->device().limits().host_addressable;
+  }
   static std::byte* address(const Handle& block) { return static_cast<std::byte*>(block.memory); }
   [[nodiscard]] std::optional<std::size_t> peak_reserved() const {
     return resource_->stats().reserved.peak;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -56,6 +57,10 @@ struct Token {
 
   template <class Subject>
   void turn(Subject& subject) const {
+    if constexpr (requires { subject.can_touch(); }) {
+      if (is_touched && !subject.can_touch())
+        throw std::invalid_argument("the CPU cannot touch its memory");
+    }
     std::vector<typename Subject::Handle> blocks;
     blocks.reserve(sizes.size());
     for (const std::size_t bytes : sizes) {

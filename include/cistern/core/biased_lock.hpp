@@ -28,6 +28,7 @@ class BiasedLock {
   /// Another thread's, of which there is one at a time: `close`, then `fence` (one does for any
   /// number of locks), then `wait`; what the lock guards is its own until it calls `open`.
   void close() noexcept { is_closed_.store(true, std::memory_order_relaxed); }
+  /// Aborts if the system refuses, which it did not when it was first asked.
   static void fence() noexcept;
   void wait() const noexcept {
     while (is_inside_.load(std::memory_order_acquire))

@@ -11,7 +11,8 @@ namespace cistern {
 class PerThread {
  public:
   /// `ended(context, item)` is called by a thread that ends, for the item it has here. It may take
-  /// locks, if nobody makes or destroys a `PerThread`, or calls `set`, under one of them.
+  /// locks, if nobody makes or destroys a `PerThread`, or calls `set`, under one of them. Other
+  /// threads that end, and who makes or destroys a `PerThread`, wait until it returns.
   using Ended = void (*)(void* context, void* item) noexcept;
 
   /// Throws std::bad_alloc.

@@ -13,19 +13,28 @@
 
 namespace cistern {
 
-/// A level and the highest it stood at since its peak was last reset.
+/// A level and the highest it stood at since its peak was last reset. Where parts of a level are
+/// counted apart and added one after another, a fall may come before its rise: in between, the
+/// level stands below zero (modulo 2^64), which is no peak.
 struct Gauge {
   std::size_t current = 0;
   std::size_t peak = 0;
 
+  static constexpr bool is_below_zero(std::size_t level) noexcept {
+    return static_cast<std::ptrdiff_t>(level) < 0;
+  }
+  static constexpr void raise_peak(std::size_t& peak, std::size_t level) noexcept {
+    if (level > peak && !is_below_zero(level)) peak = level;
+  }
+
   void rise(std::size_t by) noexcept {
     current += by;
-    peak = std::max(peak, current);
+    raise_peak(peak, current);
   }
   void fall(std::size_t by) noexcept { current -= by; }
   void move_to(std::size_t level) noexcept {
     current = level;
-    peak = std::max(peak, current);
+    raise_peak(peak, level);
   }
   void reset_peak(std::size_t floor) noexcept { peak = std::max(current, floor); }
 

@@ -4,11 +4,14 @@
 //
 // Where blocks are kept in geometric buckets without a bound on each, every thread that allocates
 // has a magazine of them: a hit there takes no lock. Peaks, that of the idle ratio too, are exact
-// while one thread allocates; where several do, they know of the others what was so when those were
-// last looked at, and are at most the sum of the peaks of each. Blocks are evicted in the order of
-// their last use on each thread.
+// while one thread allocates and frees; where several do, they know of the others what was so when
+// those were last looked at, and are at most the sum of the peaks of each. Blocks are evicted in
+// the order of their last use on each thread. A handle that is freed twice is refused the second
+// time; two threads that free it at the same time are a race of the program's, of which nobody is
+// told.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -187,7 +190,7 @@ class Cache final : public Pool {
   Slab<CacheNode> nodes_{this};
   mutable Stats stats_;  // this stage's own, without what magazines have not settled
   std::size_t max_bytes_;
-  std::size_t per_bucket_;
+  std::atomic<std::size_t> per_bucket_;  // read without the lock by who has no magazine
   double idle_ratio_;
   WhenFull when_full_;
   bool abandoned_ = false;

@@ -131,7 +131,7 @@ class alignas(64) Magazine {
   }
   // Both are modulo 2^64, so that they may be falls.
   static void move(Gauge& gauge, std::size_t by, std::size_t by_at_most) noexcept {
-    gauge.peak = std::max(gauge.peak, gauge.current + by_at_most);
+    Gauge::raise_peak(gauge.peak, gauge.current + by_at_most);
     gauge.current += by;
   }
   static N* reversed(N* node) noexcept {
@@ -191,8 +191,7 @@ class Magazines {
   [[nodiscard]] Of* mine() const noexcept { return static_cast<Of*>(per_thread_.get()); }
 
   /// Gives the calling thread one, which is empty; `mutex` is the pool's lock, which it does not
-  /// hold. Without effect if the host has no memory, or there
-  /// are no biased locks.
+  /// hold. Without effect if the host has no memory, or there are no biased locks.
   void add_mine(std::mutex& mutex) noexcept {
     if (!BiasedLock::is_supported()) return;
     std::unique_ptr<Of> added(new (std::nothrow) Of(bins_));
@@ -206,6 +205,7 @@ class Magazines {
   // Under the pool's lock.
 
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] bool has_others() const noexcept { return size_ > (mine() != nullptr ? 1U : 0U); }
 
   /// Calls `visit` with each magazine, while no thread is in any.
   template <class Visit>
