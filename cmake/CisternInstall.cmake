@@ -15,6 +15,9 @@ endif()
 if(TARGET cistern_command)
   install(TARGETS cistern_command)
 endif()
+if(TARGET cistern_torch)
+  install(TARGETS cistern_torch LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/cistern-config.cmake.in
   ${PROJECT_BINARY_DIR}/cistern-config.cmake INSTALL_DESTINATION ${package_dir})

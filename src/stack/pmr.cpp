@@ -22,7 +22,7 @@ PmrResource::PmrResource(Ref<Resource> resource) : resource_(std::move(resource)
 }
 
 PmrResource::~PmrResource() {
-  blocks_.drain([this](const Block& block) { resource_->deallocate(block); });
+  blocks_.drain([this](const AddressMap::Entry& entry) { resource_->deallocate(entry.block); });
 }
 
 void* PmrResource::do_allocate(std::size_t bytes, std::size_t alignment) {
@@ -36,9 +36,9 @@ void* PmrResource::do_allocate(std::size_t bytes, std::size_t alignment) {
 }
 
 void PmrResource::do_deallocate(void* pointer, std::size_t /*bytes*/, std::size_t /*alignment*/) {
-  const std::optional<Block> block = blocks_.take(pointer);
-  if (block) {
-    resource_->deallocate(*block);
+  const std::optional<AddressMap::Entry> entry = blocks_.take(pointer);
+  if (entry) {
+    resource_->deallocate(entry->block);
   } else {
     report("pmr refused to free %p: freed before, or not allocated here", pointer);
   }

@@ -27,12 +27,6 @@ language::Result<Ref<Resource>> open_resource(std::string_view text, const Bindi
   return right->open(bindings);
 }
 
-// The default resource is never closed, but a recording of it must still end.
-void finish_recordings(Resource& stage) {
-  if (auto* recorder = dynamic_cast<Recorder*>(&stage)) recorder->finish();
-  stage.each_upstream(finish_recordings);
-}
-
 }  // namespace
 
 std::vector<Buffer> Stack::buffers(std::span<const Request> requests) const {
@@ -86,21 +80,32 @@ std::vector<StageDoc> stage_docs() {
   return docs;
 }
 
-Stack language::open_default() {
+std::string language::text_of_environment(std::string_view otherwise) {
   const char* const text = std::getenv(default_variable);  // NOLINT(concurrency-mt-unsafe)
-  if (text == nullptr || *text == '\0') return open(default_text);
+  return std::string(text == nullptr || *text == '\0' ? otherwise : text);
+}
+
+StackError language::in_environment(std::string_view text, const StackError& error) {
+  return {text, error.position(), error.length(),
+          std::string("in the environment variable ") + default_variable + ": " + error.message()};
+}
+
+void language::finish_recordings(Resource& stage) {
+  if (auto* recorder = dynamic_cast<Recorder*>(&stage)) recorder->finish();
+  stage.each_upstream(finish_recordings);
+}
+
+Stack language::open_default() {
+  const std::string text = text_of_environment(default_text);
   tl::expected<Stack, StackError> stack = try_open(text);
-  if (stack) return std::move(*stack);
-  const StackError& error = stack.error();
-  throw StackError(
-      text, error.position(), error.length(),
-      std::string("in the environment variable ") + default_variable + ": " + error.message());
+  if (!stack) throw in_environment(text, stack.error());
+  return std::move(*stack);
 }
 
 Resource& default_resource() {
   static const Stack* const stack = [] {
     const auto* const opened = new Stack(language::open_default());
-    std::atexit([] { finish_recordings(default_resource()); });
+    std::atexit([] { language::finish_recordings(default_resource()); });
     return opened;
   }();
   return **stack;

@@ -24,14 +24,20 @@ Block block_at(std::uintptr_t number, std::size_t bytes = 64) {
 
 TEST(AddressMap, GivesBackWhatWasPutIn) {
   AddressMap map;
-  EXPECT_TRUE(map.insert(block_at(4096, 100)));
+  EXPECT_TRUE(map.insert(block_at(4096, 100), {.handle = nullptr, .id = 3}));
   EXPECT_TRUE(map.insert(block_at(8192, 200)));
   EXPECT_EQ(map.size(), 2U);
   EXPECT_FALSE(map.take(address(4097)));
   EXPECT_FALSE(map.take(nullptr));
-  const auto block = map.take(address(4096));
-  ASSERT_TRUE(block);
-  EXPECT_EQ(block->bytes, 100U);
+  EXPECT_EQ(map.find(address(8192))->block.bytes, 200U);
+  EXPECT_FALSE(map.find(address(8193)));
+  EXPECT_FALSE(map.find(nullptr));
+  EXPECT_EQ(map.size(), 2U);
+  const auto entry = map.take(address(4096));
+  ASSERT_TRUE(entry);
+  EXPECT_EQ(entry->block.bytes, 100U);
+  EXPECT_EQ(entry->stream.id, 3U);
+  EXPECT_FALSE(map.find(address(4096)));
   EXPECT_FALSE(map.take(address(4096))) << "only once";
   EXPECT_EQ(map.size(), 1U);
 }
@@ -40,7 +46,7 @@ TEST(AddressMap, AnAddressIsThereOnce) {
   AddressMap map;
   EXPECT_TRUE(map.insert(block_at(64, 1)));
   EXPECT_FALSE(map.insert(block_at(64, 2)));
-  EXPECT_EQ(map.take(address(64))->bytes, 1U);
+  EXPECT_EQ(map.take(address(64))->block.bytes, 1U);
   EXPECT_TRUE(map.insert(block_at(64, 3)));
 }
 
@@ -49,12 +55,12 @@ TEST(AddressMap, DrainingVisitsEachBlockOnce) {
   for (std::uintptr_t i = 1; i <= 1000; ++i)
     ASSERT_TRUE(map.insert(block_at(i * 64)));
   std::map<void*, int> seen;
-  map.drain([&](const Block& block) { ++seen[block.memory]; });
+  map.drain([&](const AddressMap::Entry& entry) { ++seen[entry.block.memory]; });
   EXPECT_EQ(seen.size(), 1000U);
   for (const auto& [memory, times] : seen)
     EXPECT_EQ(times, 1) << memory;
   EXPECT_EQ(map.size(), 0U);
-  map.drain([](const Block&) { FAIL(); });
+  map.drain([](const AddressMap::Entry&) { FAIL(); });
   EXPECT_TRUE(map.insert(block_at(64)));
 }
 
@@ -111,11 +117,11 @@ TEST(AddressMap, AgreesWithAnOrdinaryMap) {
       ASSERT_EQ(map.insert(block_at(number, static_cast<std::size_t>(i))),
                 expected.emplace(address(number), static_cast<std::size_t>(i)).second);
     } else {
-      const auto block = map.take(address(number));
+      const auto entry = map.take(address(number));
       const auto found = expected.find(address(number));
-      ASSERT_EQ(block.has_value(), found != expected.end());
-      if (block) {
-        ASSERT_EQ(block->bytes, found->second);
+      ASSERT_EQ(entry.has_value(), found != expected.end());
+      if (entry) {
+        ASSERT_EQ(entry->block.bytes, found->second);
         expected.erase(found);
       }
     }

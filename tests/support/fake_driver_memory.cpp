@@ -366,6 +366,8 @@ void FakeDriver::trim(CUmemPoolHandle_st& pool, std::size_t keep, bool is_over) 
   std::erase_if(pool.chunks, [&](const CUmemPoolHandle_st::Chunk& chunk) {
     const bool is_idle = chunk.used == 0 && (chunk.freed_on == nullptr || is_over);
     if (!is_idle || reserved - chunk.bytes < keep) return false;
+    // A pool that is destroyed keeps what was freed until its stream has come to that.
+    if (chunk.freed_on != nullptr) static_cast<void>(queues_.synchronize(sim(chunk.freed_on)));
     reserved -= chunk.bytes;
     used_[index(pool.gpu)] -= chunk.bytes;
     munmap(pointer_to(chunk.address), chunk.bytes);

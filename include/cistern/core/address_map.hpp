@@ -20,6 +20,11 @@ namespace cistern {
 /// before, and kept until the map is destroyed.
 class AddressMap {
  public:
+  struct Entry {
+    Block block;
+    Stream stream;  // it was requested for, where that was said
+  };
+
   AddressMap() = default;
   AddressMap(const AddressMap&) = delete;
   AddressMap& operator=(const AddressMap&) = delete;
@@ -29,12 +34,15 @@ class AddressMap {
 
   /// False, with nothing changed, if the host is out of memory, if a block of this address is in
   /// the map already, or if the address is null. The caller then gives the block back.
-  [[nodiscard]] bool insert(const Block& block) noexcept;
+  [[nodiscard]] bool insert(const Block& block, Stream stream = {}) noexcept;
 
   /// Takes the block of this address out of the map; nothing if there is none. Allocates nothing.
-  [[nodiscard]] std::optional<Block> take(void* address) noexcept;
+  [[nodiscard]] std::optional<Entry> take(void* address) noexcept;
 
-  /// Takes all blocks out and calls `visit(block)` for each, outside every lock.
+  /// The same, and leaves it there.
+  [[nodiscard]] std::optional<Entry> find(void* address) const noexcept;
+
+  /// Takes all blocks out and calls `visit(entry)` for each, outside every lock.
   template <class Visit>
   void drain(Visit&& visit) {
     for (Shard& shard : shards_) {
@@ -58,15 +66,16 @@ class AddressMap {
   /// block, and with a pool of nodes does not survive the host's running out of memory.
   class Table {
    public:
-    [[nodiscard]] bool insert(const Block& block) noexcept;
-    [[nodiscard]] std::optional<Block> take(const void* address) noexcept;
+    [[nodiscard]] bool insert(const Entry& entry) noexcept;
+    [[nodiscard]] std::optional<Entry> take(const void* address) noexcept;
+    [[nodiscard]] std::optional<Entry> entry_at(const void* address) const noexcept;
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
     [[nodiscard]] std::string validate() const;
 
     template <class Visit>
     void each(Visit& visit) const {
       for (std::size_t i = 0; i < capacity(); ++i) {
-        if (slots_[i].memory != nullptr) visit(slots_[i]);
+        if (slots_[i].block.memory != nullptr) visit(slots_[i]);
       }
     }
 
@@ -81,7 +90,7 @@ class AddressMap {
     [[nodiscard]] std::size_t find(const void* address) const noexcept;
     [[nodiscard]] bool grow() noexcept;
 
-    std::unique_ptr<Block[]> slots_;  // a null address marks an empty one
+    std::unique_ptr<Entry[]> slots_;  // a null address marks an empty one
     unsigned bits_ = 0;               // of the capacity, a power of two
     std::size_t size_ = 0;
   };
@@ -94,7 +103,7 @@ class AddressMap {
 
   static constexpr unsigned shard_bits = 5;
 
-  Shard& shard_of(const void* address) noexcept;
+  static std::size_t shard_of(const void* address) noexcept;
 
   std::array<Shard, std::size_t{1} << shard_bits> shards_;
 };

@@ -1,0 +1,157 @@
+#include "c/torch_memory.hpp"
+
+#include <exception>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include "cistern/core/device.hpp"
+#include "cistern/core/report.hpp"
+#include "cistern/core/stream_order.hpp"
+#include "stack/default_stack.hpp"
+#include "stack/on_gpu.hpp"
+
+namespace cistern {
+namespace {
+
+/// The one CUDA device that a stack stands on, or null.
+CudaDevice* cuda_device_of(Resource& stage) {
+  static_cast<void>(stage.device());  // what is deferred is made now
+  auto* found = dynamic_cast<CudaDevice*>(&stage);
+  stage.each_upstream([&](Resource& upstream) {
+    CudaDevice* const below = cuda_device_of(upstream);
+    if (below == nullptr) return;
+    if (found != nullptr && found != below) {
+      throw std::invalid_argument(
+          "cistern: a stack for PyTorch stands on one device 'cuda', not on two, since each has "
+          "streams of its own");
+    }
+    found = below;
+  });
+  return found;
+}
+
+}  // namespace
+
+TorchMemory::~TorchMemory() {
+  for (const auto& gpu : open_)
+    gpu->blocks.drain(
+        [&](const AddressMap::Entry& entry) { gpu->stack->deallocate(entry.block, entry.stream); });
+}
+
+void* TorchMemory::allocate(std::size_t bytes, int gpu, CUstream_st* stream) {
+  if (bytes == 0) return nullptr;
+  OneGpu& of = find_or_open(gpu);
+  const Request request{.bytes = bytes, .stream = of.stream(stream)};
+  const Block block = of.stack->allocate(request);
+  if (!of.blocks.insert(block, request.stream)) {
+    of.stack->deallocate(block, request.stream);
+    throw std::bad_alloc();
+  }
+  return block.memory;
+}
+
+void TorchMemory::free(void* memory, int gpu, CUstream_st* stream) noexcept {
+  if (memory == nullptr) return;
+  OneGpu* const of = find(gpu);
+  const auto entry = of != nullptr ? of->blocks.take(memory) : std::nullopt;
+  if (!entry) {
+    report("cistern refused to free %p on GPU %d: freed before, or not allocated there", memory,
+           gpu);
+    return;
+  }
+  const Stream freed_on = of->stream_or_default(stream);
+  // Where not even the host can wait, the device has failed and does nothing more with it.
+  if (of->device != nullptr)
+    static_cast<void>(make_ready(of->device->stream_order(), entry->stream, freed_on));
+  of->stack->deallocate(entry->block, freed_on);
+}
+
+void TorchMemory::also_used_on(void* memory, CUstream_st* stream) noexcept {
+  for (const auto& gpu : gpus_) {
+    const OneGpu* const of = gpu.load(std::memory_order_acquire);
+    const auto entry = of != nullptr ? of->blocks.find(memory) : std::nullopt;
+    if (!entry) continue;
+    const Expected<void> noted =
+        of->stack->also_used_on(entry->block, of->stream_or_default(stream));
+    if (!noted) report("cistern cannot record a stream: %s", describe(noted.error()).c_str());
+    return;
+  }
+  report("cistern cannot record a stream of %p: it is not live", memory);
+}
+
+void TorchMemory::trim() noexcept {
+  for (const auto& gpu : gpus_) {
+    if (OneGpu* const of = gpu.load(std::memory_order_acquire)) of->stack->trim();
+  }
+}
+
+Stats TorchMemory::stats(int gpu) const noexcept {
+  const OneGpu* const of = find(gpu);
+  return of != nullptr ? of->stack->stats() : Stats{};
+}
+
+void TorchMemory::finish_recordings() {
+  for (const auto& gpu : gpus_) {
+    if (OneGpu* const of = gpu.load(std::memory_order_acquire))
+      language::finish_recordings(*of->stack);
+  }
+}
+
+Stream TorchMemory::OneGpu::stream(CUstream_st* handle) const {
+  return device != nullptr ? device->stream(handle) : Stream{};
+}
+
+/// A stream that the driver does not know is not waited for. The one that the memory was requested
+/// for always is.
+Stream TorchMemory::OneGpu::stream_or_default(CUstream_st* handle) const noexcept {
+  try {
+    return stream(handle);
+  } catch (const std::exception& error) {
+    report("cistern takes the default stream instead: %s", error.what());
+    return {};
+  }
+}
+
+TorchMemory::OneGpu* TorchMemory::find(int gpu) const noexcept {
+  if (gpu < 0 || gpu >= most_gpus) return nullptr;
+  return gpus_[static_cast<std::size_t>(gpu)].load(std::memory_order_acquire);
+}
+
+TorchMemory::OneGpu& TorchMemory::find_or_open(int gpu) {
+  if (OneGpu* const known = find(gpu)) return *known;
+  if (gpu < 0 || gpu >= most_gpus) {
+    throw std::invalid_argument("cistern: there is no GPU " + std::to_string(gpu) +
+                                ", they are 0 to " + std::to_string(most_gpus - 1));
+  }
+  const std::lock_guard lock(mutex_);
+  if (OneGpu* const known = find(gpu)) return *known;
+  open_.push_back(open_for(gpu));
+  gpus_[static_cast<std::size_t>(gpu)].store(open_.back().get(), std::memory_order_release);
+  return *open_.back();
+}
+
+std::unique_ptr<TorchMemory::OneGpu> TorchMemory::open_for(int gpu) {
+  const std::string text = language::text_of_environment(default_stack);
+  auto stack_text = language::on_gpu(text, static_cast<unsigned>(gpu));
+  if (!stack_text) throw language::in_environment(text, stack_text.error());
+  auto opened = std::make_unique<OneGpu>();
+  opened->stack = open(*stack_text);
+  if (!opened->stack->device().limits().memory_is_address) {
+    throw std::invalid_argument(
+        "cistern: the memory of a stack for PyTorch is addresses, not objects of " +
+        opened->stack->device().limits().name);
+  }
+  opened->device = cuda_device_of(*opened->stack);
+  if (opened->device != nullptr && opened->device->ordinal() != gpu) {
+    throw std::invalid_argument("cistern: PyTorch asks for memory of GPU " + std::to_string(gpu) +
+                                ", and '" + text + "' names GPU " +
+                                std::to_string(opened->device->ordinal()) +
+                                "; without device=" + std::to_string(opened->device->ordinal()) +
+                                " each GPU has a stack of its own");
+  }
+  return opened;
+}
+
+}  // namespace cistern
