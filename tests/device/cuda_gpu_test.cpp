@@ -1,7 +1,10 @@
 // The CUDA device on a GPU, where there is one: that the driver does what the fake one is made to
 // do. Little memory is asked for, and no managed memory beyond what is free.
+#include <array>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <dlfcn.h>
@@ -15,6 +18,7 @@
 #include "cistern/device/cuda.hpp"
 #include "cistern/stack/stack.hpp"
 #include "device/cuda_api.hpp"
+#include "support/cuda_kernels.hpp"
 #include "support/cuda_machine.hpp"
 #include "support/ledger.hpp"
 #include "support/seed.hpp"
@@ -48,7 +52,7 @@ class OnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
     std::string why;
-    if (find_cuda_devices(why).empty()) GTEST_SKIP() << why;
+    if (find_cuda_devices(why).empty()) GTEST_SKIP() << "no CUDA device: " << why;
     api_ = CudaApi::system(why);
   }
 
@@ -172,6 +176,60 @@ TEST_P(CudaMemoryOnGpu, RequestsInACaptureFailAndLeaveItWhole) {
 }
 
 class CudaOnGpu : public OnGpu {};
+
+// Memory passes between the streams all the time, and the host waits only in the end.
+TEST_F(CudaOnGpu, KernelsOnFourStreamsFindWhatTheyWrote) {
+  const auto opened = device(CudaKind::device);
+  const Block others = opened->allocate(sizeof(std::uint32_t));
+  const std::array<Stream, 4> streams{make_stream(*opened), make_stream(*opened),
+                                      make_stream(*opened), make_stream(*opened)};
+  ASSERT_EQ(api().push_context(opened->context()), CudaResult::success);
+  const testing::CudaKernels kernels;
+  ASSERT_EQ(kernels.result(), CudaResult::success);
+  ASSERT_TRUE(opened->transfer()->fill(others, 0, others.bytes, std::byte(0), {}));
+  ASSERT_TRUE(opened->stream_order()->synchronize({}));
+  for (const char* pools : {"cache > mine", "coalesce > mine", "virtual > mine",
+                            "planned > cache > mine", "arena > coalesce > mine"}) {
+    SCOPED_TRACE(pools);
+    const Stack stack = open(pools, {{"mine", opened}});
+    testing::Random random(testing::seed_or(9));
+    struct Written {
+      Block block;
+      Stream stream;
+      std::uint32_t value = 0;
+    };
+    std::vector<Written> written;
+    const auto read_and_free = [&](const Written& one) {
+      EXPECT_EQ(kernels.count_others(one.block, one.value, others, handle(one.stream)),
+                CudaResult::success);
+      EXPECT_TRUE(stack->deallocate(one.block, one.stream));
+    };
+    for (std::uint32_t step = 1; step <= 2000; ++step) {
+      if (written.size() < 8 || (written.size() < 64 && random.chance(50))) {
+        const Stream stream = streams[random.below(4)];
+        const Block block =
+            stack->allocate({.bytes = 4 + 4 * random.below(256_KiB), .stream = stream});
+        ASSERT_EQ(kernels.write(block, step, handle(stream)), CudaResult::success);
+        written.push_back({block, stream, step});
+      } else {
+        std::swap(written[random.below(written.size())], written.back());
+        read_and_free(written.back());
+        written.pop_back();
+      }
+    }
+    for (const Written& one : written)
+      read_and_free(one);
+    EXPECT_EQ(stack->validate(), "");
+  }
+  for (const Stream stream : streams)
+    ASSERT_TRUE(opened->stream_order()->synchronize(stream));
+  EXPECT_TRUE(holds(*opened, others, 0)) << "words that were another's";
+  CUctx_st* popped = nullptr;
+  EXPECT_EQ(api().pop_context(&popped), CudaResult::success);
+  opened->deallocate(others);
+  for (const Stream stream : streams)
+    end(*opened, stream);
+}
 
 TEST_F(CudaOnGpu, PagesAreMappedAndUnmappedOneByOne) {
   const auto opened = device(CudaKind::device);

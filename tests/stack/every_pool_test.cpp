@@ -11,6 +11,7 @@
 
 #include "cistern/core/device.hpp"
 #include "cistern/core/size.hpp"
+#include "cistern/device/cuda.hpp"
 #include "cistern/device/opencl.hpp"
 #include "cistern/stack/stack.hpp"
 #include "support/fake_cuda.hpp"
@@ -25,6 +26,7 @@ using namespace literals;
 struct PoolOnDevice {
   const char* pool = "";
   const char* device = "";  // in the place of the one that a test asks for, if any
+  bool is_real = false;     // a GPU is there, and no other driver in its place
 };
 
 class EveryPool : public ::testing::TestWithParam<PoolOnDevice> {
@@ -32,7 +34,13 @@ class EveryPool : public ::testing::TestWithParam<PoolOnDevice> {
   void SetUp() override {
     std::string why;
     if (is_on("opencl") && find_opencl_devices(why).empty()) GTEST_SKIP() << why;
-    if (is_on("cuda")) machine_ = std::make_unique<testing::FakeCuda>();
+    if (GetParam().is_real) {
+      if (find_cuda_devices(why).empty()) GTEST_SKIP() << "no CUDA device: " << why;
+      if (open(GetParam().device)->device().free_memory() < 20_GiB)
+        GTEST_SKIP() << "a GPU with 20 GiB free is needed";
+    } else if (is_on("cuda")) {
+      machine_ = std::make_unique<testing::FakeCuda>();
+    }
   }
   void TearDown() override {
     if (machine_ == nullptr) return;
@@ -119,6 +127,17 @@ constexpr PoolOnDevice pools_on_cuda[] = {  // NOLINT(modernize-avoid-c-arrays):
     {"tier(A)", "cuda(memory=device)"},
     {"tier(B)", "cuda(memory=device)"}};
 INSTANTIATE_TEST_SUITE_P(OnCuda, EveryPool, ::testing::ValuesIn(pools_on_cuda));
+
+constexpr PoolOnDevice pools_on_gpu[] = {  // NOLINT(modernize-avoid-c-arrays): for ValuesIn
+    {"cache", "cuda(memory=device)", true},
+    {"cache", "cuda(memory=pinned)", true},
+    {"cache", "cuda(memory=async)", true},
+    {"coalesce", "cuda(memory=device)", true},
+    {"virtual(page=2MiB)", "cuda(memory=device)", true},
+    {"arena(warn_bytes=none)", "cuda(memory=device)", true},
+    {"planned > cache", "cuda(memory=device)", true},
+    {"tier(B)", "cuda(memory=device)", true}};
+INSTANTIATE_TEST_SUITE_P(OnGpu, EveryPool, ::testing::ValuesIn(pools_on_gpu));
 
 TEST_P(EveryPool, TakesEverySizeAndRefusesTheImpossible) {
   const Stack stack = over_capacity("16GiB");
