@@ -14,3 +14,6 @@ trap 'rm -rf "$work"' EXIT
 "$cmake" --build "$work/build"
 "$work/build/consumer"
 "$work/prefix/bin/cistern" --help >/dev/null
+if [[ -f $build/libcistern_torch.so ]]; then
+  find "$work/prefix" -path '*/lib*/libcistern_torch.so' | grep . >/dev/null
+fi
