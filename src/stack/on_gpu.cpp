@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@ namespace {
 constexpr std::string_view gpu_stage = "cuda";
 constexpr std::string_view gpu_argument = "device";
 
+// In the order in which they stand in the text.
 struct Insertion {
   std::size_t position = 0;
   std::string text;
@@ -58,9 +60,14 @@ tl::expected<std::string, StackError> on_gpu(std::string_view text, unsigned gpu
   const Result<StackSyntax> stages = parse(*expanded);
   std::vector<Insertion> insertions;
   collect(*stages, *expanded, std::string(gpu_argument) + "=" + std::to_string(gpu), insertions);
-  for (auto insertion = insertions.rbegin(); insertion != insertions.rend(); ++insertion)
-    expanded->insert(insertion->position, insertion->text);
-  return expanded;
+  std::string result;
+  std::size_t copied = 0;
+  for (const auto& [position, inserted] : insertions) {
+    result.append(*expanded, copied, position - copied);
+    result += inserted;
+    copied = position;
+  }
+  return result.append(*expanded, copied);
 }
 
 }  // namespace cistern::language

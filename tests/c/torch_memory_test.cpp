@@ -132,10 +132,10 @@ TEST_F(TorchOnFakeCuda, WhatIsNotLiveIsReportedAndLeftAlone) {
   void* const tensor = memory.allocate(1_MiB, 0, nullptr);
   void* const other = memory.allocate(1_MiB, 1, nullptr);
   const auto refused = [&](void* address, int gpu) {
-    const std::size_t before = reports.all().size();
+    const std::size_t before = testing::CaughtReports::all().size();
     memory.free(address, gpu, nullptr);
-    return reports.all().size() == before + 1 &&
-           reports.all().back().starts_with("cistern refused to free ");
+    return testing::CaughtReports::all().size() == before + 1 &&
+           testing::CaughtReports::all().back().starts_with("cistern refused to free ");
   };
   EXPECT_TRUE(refused(static_cast<char*>(tensor) + 1, 0));
   EXPECT_TRUE(refused(tensor, 1)) << "another GPU's";
@@ -145,10 +145,10 @@ TEST_F(TorchOnFakeCuda, WhatIsNotLiveIsReportedAndLeftAlone) {
   memory.free(tensor, 0, nullptr);
   EXPECT_TRUE(refused(tensor, 0)) << "a second time";
   memory.also_used_on(tensor, nullptr);
-  EXPECT_NE(reports.all().back().find("it is not live"), std::string::npos);
+  EXPECT_NE(testing::CaughtReports::all().back().find("it is not live"), std::string::npos);
   memory.free(other, 1, nullptr);
   EXPECT_EQ(memory.stats(1).live_blocks.current, 0U);
-  EXPECT_EQ(reports.all().size(), 6U);
+  EXPECT_EQ(testing::CaughtReports::all().size(), 6U);
 }
 
 TEST_F(TorchOnFakeCuda, AForeignStreamIsRefusedByARequestAndReportedByAFree) {
@@ -161,8 +161,9 @@ TEST_F(TorchOnFakeCuda, AForeignStreamIsRefusedByARequestAndReportedByAFree) {
   EXPECT_THROW((void)memory.allocate(1_MiB, 0, foreign), std::invalid_argument);
   memory.free(tensor, 0, foreign);
   EXPECT_EQ(memory.stats(0).live_blocks.current, 0U);
-  ASSERT_EQ(reports.all().size(), 1U);
-  EXPECT_NE(reports.all()[0].find("another context"), std::string::npos) << reports.all()[0];
+  ASSERT_EQ(testing::CaughtReports::all().size(), 1U);
+  EXPECT_NE(testing::CaughtReports::all()[0].find("another context"), std::string::npos)
+      << testing::CaughtReports::all()[0];
 }
 
 TEST_F(TorchOnFakeCuda, OutOfMemorySaysWhatStoodInTheWay) {
