@@ -39,6 +39,10 @@ class PoolsOnFailingCuda : public testing::OnFakeCuda,
     EXPECT_EQ(opened->stats().live_granted.current, 0U);
     EXPECT_EQ(opened->stats().reserved.current, 0U);
     EXPECT_EQ(fake().figures().used, 0U);
+    const std::size_t free = opened->free_memory();
+    if (!fake().failed_call().starts_with("cuMemGetInfo")) {
+      EXPECT_EQ(free, opened->limits().total_memory) << fake().failed_call();
+    }
     EXPECT_EQ(opened->validate(), "");
     if (sides[1].stream.id != 0) opened->stream_order()->retire(sides[1].stream);
     return is_done;
