@@ -72,9 +72,10 @@ class Resource {
     return *block;
   }
 
-  /// Takes a block back, on any thread, in the order of `stream`. Never allocates. A block that is
-  /// not a live block of this resource (freed before, or another resource's) is refused: nothing
-  /// changes but `refused_frees`, a report says so, and the answer is false.
+  /// Takes a block back, on any thread, in the order of `stream`, which need not be the one it was
+  /// requested for: see `stream_order.hpp`. Never allocates. A block that is not a live block of
+  /// this resource (freed before, or another resource's) is refused: nothing changes but
+  /// `refused_frees`, a report says so, and the answer is false.
   virtual bool deallocate(const Block& block, Stream stream) noexcept = 0;
   bool deallocate(const Block& block) noexcept { return deallocate(block, Stream{}); }
 
@@ -89,7 +90,7 @@ class Resource {
   /// of `try_allocate`. This implementation answers cannot_grow.
   [[nodiscard]] virtual Expected<Block> try_grow(const Block& block, std::size_t bytes) noexcept;
 
-  /// Says that a live block is in use on one more stream than the one it was requested for, so that
+  /// Says that a live block is in use on one more stream than the one that will free it, so that
   /// its memory is not reused before that stream is done with it. Without effect where the device
   /// has no queues. Error: invalid_block.
   virtual Expected<void> also_used_on(const Block& block, Stream stream) noexcept = 0;

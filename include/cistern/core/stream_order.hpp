@@ -4,14 +4,16 @@
 //
 // The rules of reuse, which every pool keeps:
 //
-//   - A block is requested for a stream and freed on a stream. What the program enqueues in the
-//     first before the free, and in the second, is done before anyone else may touch the memory.
+//   - A block is requested for a stream, which may use it from then on, and freed on a stream: what
+//     stands in that one is done before anyone else may touch the memory. Where it is another one
+//     than the block was requested for, the program has made it wait for the first (as
+//     cudaFreeAsync asks of it, too), or has said that the block is used on the first as well.
 //   - Taken again on the stream it was freed on: at once, and for nothing, since the stream itself
 //     is in order. A stream that runs out of order gets a barrier.
 //   - Taken on another stream: that stream is made to wait, on the device, for all that stands in
 //     the one that freed it. The wait is made when the block is taken, not when it is freed.
-//   - A block that is used on more streams than one is said to be (`Resource::also_used_on`). When
-//     it is freed, the stream that frees it is made to wait for the others.
+//   - A block that is used on other streams than the one that frees it is said to be
+//     (`Resource::also_used_on`). The one that frees it is made to wait for the others.
 //   - Whoever reads or writes the memory with the host waits first (`synchronize`).
 //   - A stream is retired before its queue is destroyed for good.
 #pragma once
