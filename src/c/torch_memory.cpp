@@ -57,8 +57,7 @@ void TorchMemory::free(void* memory, int gpu, CUstream_st* stream) noexcept {
   OneGpu* const of = find(gpu);
   const auto entry = of != nullptr ? of->blocks.take(memory) : std::nullopt;
   if (!entry) {
-    report("cistern refused to free %p on GPU %d: freed before, or not allocated there", memory,
-           gpu);
+    report("refused to free %p on GPU %d: freed before, or not allocated there", memory, gpu);
     return;
   }
   const Stream freed_on = of->stream_or_default(stream);
@@ -75,10 +74,10 @@ void TorchMemory::also_used_on(void* memory, CUstream_st* stream) noexcept {
     if (!entry) continue;
     const Expected<void> noted =
         of->stack->also_used_on(entry->block, of->stream_or_default(stream));
-    if (!noted) report("cistern cannot record a stream: %s", describe(noted.error()).c_str());
+    if (!noted) report("cannot record a stream: %s", describe(noted.error()).c_str());
     return;
   }
-  report("cistern cannot record a stream of %p: it is not live", memory);
+  report("cannot record a stream of %p: it is not live", memory);
 }
 
 void TorchMemory::trim() noexcept {
@@ -109,7 +108,7 @@ Stream TorchMemory::OneGpu::stream_or_default(CUstream_st* handle) const noexcep
   try {
     return stream(handle);
   } catch (const std::exception& error) {
-    report("cistern takes the default stream instead: %s", error.what());
+    report("the default stream is taken instead: %s", error.what());
     return {};
   }
 }

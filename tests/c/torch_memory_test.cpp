@@ -135,7 +135,7 @@ TEST_F(TorchOnFakeCuda, WhatIsNotLiveIsReportedAndLeftAlone) {
     const std::size_t before = testing::CaughtReports::all().size();
     memory.free(address, gpu, nullptr);
     return testing::CaughtReports::all().size() == before + 1 &&
-           testing::CaughtReports::all().back().starts_with("cistern refused to free ");
+           testing::CaughtReports::all().back().starts_with("refused to free ");
   };
   EXPECT_TRUE(refused(static_cast<char*>(tensor) + 1, 0));
   EXPECT_TRUE(refused(tensor, 1)) << "another GPU's";

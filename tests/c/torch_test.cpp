@@ -107,7 +107,7 @@ TEST_F(LoadedTorch, AFreeThatIsWrongIsSaidOnStandardError) {
   ::testing::internal::CaptureStderr();
   free_(tensor, 1_KiB, 5, nullptr);
   const std::string said = ::testing::internal::GetCapturedStderr();
-  EXPECT_NE(said.find("cistern refused to free"), std::string::npos) << said;
+  EXPECT_NE(said.find("cistern: refused to free"), std::string::npos) << said;
 }
 
 TEST_F(LoadedTorch, ARecordingIsWholeWhenTheProcessEnds) {

@@ -15,5 +15,12 @@ trap 'rm -rf "$work"' EXIT
 "$work/build/consumer"
 "$work/prefix/bin/cistern" --help >/dev/null
 if [[ -f $build/libcistern_torch.so ]]; then
-  find "$work/prefix" -path '*/lib*/libcistern_torch.so' | grep . >/dev/null
+  library=$(find "$work/prefix" -path '*/lib*/libcistern_torch.so')
+  [[ -n $library ]]
+  names=$(nm --dynamic --defined-only "$library" | grep -v ' A ')
+  grep -F cistern_torch_malloc <<<"$names" >/dev/null
+  if grep -v ' T cistern_torch_' <<<"$names"; then
+    echo "$library shows other names than its own" >&2
+    exit 1
+  fi
 fi
