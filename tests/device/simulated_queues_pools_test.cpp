@@ -76,9 +76,10 @@ class QueuedPools : public ::testing::TestWithParam<QueuedStack> {
 
 TEST_P(QueuedPools, HandMemoryOnInOrder) {
   const std::uint64_t first = testing::seed_or(1);
+  constexpr std::uint64_t seeds = testing::seeds_at_a_time(2000);
   std::uint64_t works = 0;
   std::uint64_t waits = 0;
-  for (std::uint64_t seed = first; seed < first + 2000; ++seed) {
+  for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
     SCOPED_TRACE(testing::replay_hint(seed));
     const QueuedFindings found = run(seed, false);
     ASSERT_EQ(found.reports, std::vector<std::string>());
@@ -86,8 +87,8 @@ TEST_P(QueuedPools, HandMemoryOnInOrder) {
     works += found.works;
     waits += found.waits;
   }
-  EXPECT_GT(works, 2000U);
-  EXPECT_GT(waits, 2000U);
+  EXPECT_GT(works, seeds);
+  EXPECT_GT(waits, seeds);
 }
 
 TEST_P(QueuedPools, AreCaughtWithoutTheirWaits) {

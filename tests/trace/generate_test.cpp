@@ -11,6 +11,7 @@
 
 #include "cistern/trace/check.hpp"
 #include "cistern/trace/summary.hpp"
+#include "support/seed.hpp"
 
 namespace cistern {
 namespace {
@@ -46,7 +47,7 @@ std::vector<std::vector<Deed>> turns_of(const Trace& trace) {
 }
 
 TEST_P(Generate, IsLawfulAndFreesEverything) {
-  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+  for (std::uint64_t seed = 0; seed < testing::seeds_at_a_time(200); ++seed) {
     for (const std::uint64_t streams : {1U, 2U, 4U, 8U}) {
       const Trace trace = make(streams, seed, 1 + seed % 2);
       const auto checked = check_trace(trace);
