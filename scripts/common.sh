@@ -41,6 +41,9 @@ build() {
   shift
   configure "$preset"
   local quiet=()
-  [[ -t 1 ]] || quiet=(-- --quiet)
+  if [[ ! -t 1 ]]; then
+    quiet=(-- --quiet)
+    echo "Building ${*:-all} into build/$preset"
+  fi
   cmake --build --preset "$preset" --parallel "$cores" ${1:+--target "$@"} "${quiet[@]}"
 }

@@ -9,27 +9,39 @@
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
 #include "cistern/core/stream_order.hpp"
+#include "cistern/pool/owned_pool.hpp"
 #include "stack/default_stack.hpp"
 #include "stack/on_gpu.hpp"
 
 namespace cistern {
 namespace {
 
-/// The one CUDA device that a stack stands on, or null.
-CudaDevice* cuda_device_of(Resource& stage) {
+/// What a stack stands on; null for what it does not.
+struct Ends {
+  CudaDevice* cuda = nullptr;
+  const Device* other = nullptr;
+};
+
+/// Throws std::invalid_argument where PyTorch cannot use the stack on this GPU.
+void find_ends(Resource& stage, int gpu, Ends& ends) {
   static_cast<void>(stage.device());  // what is deferred is made now
-  auto* found = dynamic_cast<CudaDevice*>(&stage);
-  stage.each_upstream([&](Resource& upstream) {
-    CudaDevice* const below = cuda_device_of(upstream);
-    if (below == nullptr) return;
-    if (found != nullptr && found != below) {
-      throw std::invalid_argument(
-          "cistern: a stack for PyTorch stands on one device 'cuda', not on two, since each has "
-          "streams of its own");
+  if (dynamic_cast<const OwnedPool*>(&stage) != nullptr) {
+    throw std::invalid_argument(
+        "cistern: 'arena' and 'planned' are of one thread, and PyTorch's backward pass runs on "
+        "another; 'cache', 'coalesce' and 'virtual' are of any");
+  }
+  if (auto* const cuda = dynamic_cast<CudaDevice*>(&stage)) {
+    const std::string named = std::to_string(cuda->ordinal());
+    if (cuda->ordinal() != gpu) {
+      throw std::invalid_argument("cistern: PyTorch asks for memory of GPU " + std::to_string(gpu) +
+                                  ", and the stack names GPU " + named +
+                                  "; without device=" + named + " each GPU has a stack of its own");
     }
-    found = below;
-  });
-  return found;
+    ends.cuda = cuda;
+  } else if (const auto* const device = dynamic_cast<const Device*>(&stage)) {
+    ends.other = device;
+  }
+  stage.each_upstream([&](Resource& upstream) { find_ends(upstream, gpu, ends); });
 }
 
 }  // namespace
@@ -142,13 +154,14 @@ std::unique_ptr<TorchMemory::OneGpu> TorchMemory::open_for(int gpu) {
         "cistern: the memory of a stack for PyTorch is addresses, not objects of " +
         opened->stack->device().limits().name);
   }
-  opened->device = cuda_device_of(*opened->stack);
-  if (opened->device != nullptr && opened->device->ordinal() != gpu) {
-    throw std::invalid_argument("cistern: PyTorch asks for memory of GPU " + std::to_string(gpu) +
-                                ", and '" + text + "' names GPU " +
-                                std::to_string(opened->device->ordinal()) +
-                                "; without device=" + std::to_string(opened->device->ordinal()) +
-                                " each GPU has a stack of its own");
+  Ends ends;
+  find_ends(*opened->stack, gpu, ends);
+  opened->device = ends.cuda;
+  if (ends.other != nullptr) {
+    report(
+        "PyTorch is given memory of '%s', which a kernel can use only where the GPU reads all of "
+        "the host's",
+        ends.other->limits().kind);
   }
   return opened;
 }

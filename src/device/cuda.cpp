@@ -156,7 +156,10 @@ CUctx_st* CudaDevice::context() const noexcept {
 }
 
 Stream CudaDevice::stream(CUstream_st* handle) {
-  return state_->add_stream(handle);
+  if (CudaStreamTable::is_default(handle)) return {};
+  const CudaScope scope(*state_);
+  check_cuda(scope.result(), "cuCtxPushCurrent");
+  return state_->streams().add(handle);
 }
 
 bool CudaDevice::is_broken() const noexcept {

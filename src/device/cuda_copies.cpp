@@ -39,7 +39,7 @@ template <class Call>
 Expected<void> CudaDevice::Copies::enqueue(Stream stream, Call&& call) noexcept {
   const CudaScope scope(state_);
   if (scope.result() != CudaResult::success) return state_.answer(scope.result());
-  const CudaQueue queue = state_.queue_of(stream);
+  const CudaQueue queue = state_.streams().queue_of(stream);
   if (!queue) return state_.answer(CudaResult::invalid_handle);
   return state_.answer(call(queue.get()));
 }

@@ -76,7 +76,7 @@ Expected<void> CudaDevice::Pages::do_map(const AddressRange& range, std::byte* s
   const auto pages = std::span(table.pages).subspan(first, last - first);
   const auto left = static_cast<std::size_t>(std::ranges::count(pages, Page::left));
   if (left < pages.size()) {
-    const CudaQueue queue = state_.queue_or_default(stream);
+    const CudaQueue queue = state_.streams().queue_or_default(stream);
     const CudaResult refusal = state_.capture_of(queue.get()).refusal();
     if (refusal != CudaResult::success && refusal != CudaResult::stream_capture_implicit)
       return tl::unexpected(state_.fail(refusal, bytes));

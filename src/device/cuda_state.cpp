@@ -5,8 +5,10 @@
 #include <bit>
 #include <limits>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cistern/core/report.hpp"
 #include "cistern/core/size.hpp"
@@ -16,23 +18,6 @@ namespace cistern {
 namespace {
 
 using namespace literals;
-
-CUstream_st* special_stream(std::uintptr_t handle) noexcept {
-  return reinterpret_cast<CUstream_st*>(handle);
-}
-
-/// Never used again, nor by another device: a stream that strays is nobody's.
-std::uint64_t next_cuda_stream() noexcept {
-  static std::atomic<std::uint64_t> last{0};
-  return ++last;
-}
-
-/// Of the calling thread, and of no other that ever was.
-std::uint64_t this_thread() noexcept {
-  static std::atomic<std::uint64_t> last{0};
-  thread_local const std::uint64_t own = ++last;
-  return own;
-}
 
 void* as_pointer(CudaAddress address) noexcept {
   return reinterpret_cast<void*>(static_cast<std::uintptr_t>(address));
@@ -70,10 +55,6 @@ CudaScope::~CudaScope() {
   api_.pop_context(&popped);
 }
 
-CudaQueue::~CudaQueue() {
-  if (state_ != nullptr && id_ != 0) state_->let_go(id_);
-}
-
 // --- The device, and its context. ---
 
 CudaDevice::State::State(const CudaApi& entry_points, CUctx_st* users_context, const Options& asked)
@@ -89,6 +70,7 @@ CudaDevice::State::State(const CudaApi& entry_points, CUctx_st* users_context, c
   } else if (is_gpus) {
     total_memory = automatic_ceiling_of(total_memory) & ~(step - 1);
   }
+  if (users_context != nullptr) streams_ = CudaStreamTable::of(api, users_context);
   context_.store(users_context, std::memory_order_release);
 }
 
@@ -178,7 +160,14 @@ CudaResult CudaDevice::State::open() noexcept {
   if (context() != nullptr) return CudaResult::success;
   CUctx_st* chosen = nullptr;
   const CudaResult code = choose_context(chosen);
-  if (code == CudaResult::success) context_.store(chosen, std::memory_order_release);
+  if (code != CudaResult::success) return code;
+  try {
+    streams_ = CudaStreamTable::of(api, chosen);
+  } catch (const std::bad_alloc&) {
+    if (std::exchange(is_primary_, false)) api.release_primary(id);
+    return CudaResult::out_of_memory;
+  }
+  context_.store(chosen, std::memory_order_release);
   return code;
 }
 
@@ -260,66 +249,6 @@ void CudaDevice::State::expect_freed(CudaResult code, std::size_t bytes) noexcep
 
 // --- Streams. ---
 
-Stream CudaDevice::State::add_stream(CUstream_st* handle) {
-  if (handle == nullptr || handle == special_stream(cuda_legacy_stream)) return {};
-  const CudaScope scope(*this);
-  check_cuda(scope.result(), "cuCtxPushCurrent");
-  const bool is_per_thread = handle == special_stream(cuda_per_thread_stream);
-  Queue added{.handle = handle, .thread = is_per_thread ? this_thread() : 0};
-  if (!is_per_thread) {
-    CUctx_st* of = nullptr;
-    check_cuda(api.stream_context(handle, &of), "cuStreamGetCtx");
-    if (of != context()) throw std::invalid_argument("cuda: the stream is of another context");
-    added.driver_id = driver_id_of(handle);
-  }
-  const std::lock_guard lock(mutex_);
-  for (auto known = streams_.begin(); known != streams_.end(); ++known) {
-    Queue& queue = known->second;
-    if (queue.handle != handle || queue.thread != added.thread || queue.is_leaving) continue;
-    if (queue.driver_id == added.driver_id) return {.handle = handle, .id = known->first};
-    queue.is_leaving = true;  // it was destroyed, and its handle is another's now
-    if (queue.uses == 0) streams_.erase(known);
-    break;
-  }
-  const std::uint64_t stream = next_cuda_stream();
-  streams_.emplace(stream, added);
-  return {.handle = handle, .id = stream};
-}
-
-unsigned long long CudaDevice::State::driver_id_of(CUstream_st* handle) const noexcept {
-  unsigned long long number = 0;
-  const bool is_known =
-      api.stream_id != nullptr && api.stream_id(handle, &number) == CudaResult::success;
-  return is_known ? number : 0;
-}
-
-// The legacy stream waits for every thread's default stream, and they for it.
-CudaQueue CudaDevice::State::queue_of(Stream stream) noexcept {
-  if (stream.id == 0) {
-    uses_default_.store(true, std::memory_order_relaxed);
-    return {*this, special_stream(cuda_legacy_stream), 0};
-  }
-  const std::lock_guard lock(mutex_);
-  const auto found = streams_.find(stream.id);
-  if (found == streams_.end() || found->second.is_leaving) return {};
-  Queue& queue = found->second;
-  if (queue.thread != 0 && queue.thread != this_thread())
-    return {*this, special_stream(cuda_legacy_stream), 0};
-  ++queue.uses;
-  return {*this, queue.handle, stream.id};
-}
-
-CudaQueue CudaDevice::State::queue_or_default(Stream stream) noexcept {
-  CudaQueue queue = queue_of(stream);
-  return queue ? CudaQueue(std::move(queue)) : queue_of({});
-}
-
-void CudaDevice::State::let_go(std::uint64_t stream) noexcept {
-  const std::lock_guard lock(mutex_);
-  const auto found = streams_.find(stream);
-  if (found != streams_.end() && --found->second.uses == 0) let_go_.notify_all();
-}
-
 CudaDevice::State::Capture CudaDevice::State::capture_of(CUstream_st* handle) const noexcept {
   CudaCaptureStatus status = CudaCaptureStatus::none;
   std::uint64_t graph = 0;
@@ -331,9 +260,9 @@ CudaDevice::State::Capture CudaDevice::State::capture_of(CUstream_st* handle) co
 }
 
 CudaResult CudaDevice::State::wait(Stream waiter, Stream on) noexcept {
-  const CudaQueue before = queue_of(on);
+  const CudaQueue before = streams().queue_of(on);
   if (!before) return CudaResult::success;
-  const CudaQueue behind = queue_of(waiter);
+  const CudaQueue behind = streams().queue_of(waiter);
   if (!behind) return CudaResult::invalid_handle;
   if (waiter.id == on.id) return CudaResult::success;
   const Capture last = capture_of(before.get());
@@ -369,7 +298,7 @@ CudaResult CudaDevice::State::synchronize(CUstream_st* handle) const noexcept {
 // and because what stands in the legacy stream alone does not include what it would have to wait
 // for.
 CudaResult CudaDevice::State::synchronize(Stream stream) noexcept {
-  const CudaQueue queue = queue_of(stream);
+  const CudaQueue queue = streams().queue_of(stream);
   if (!queue) return CudaResult::success;
   if (stream.id == 0) return synchronize(queue.get());
   const Capture capture = capture_of(queue.get());
@@ -385,27 +314,16 @@ CudaResult CudaDevice::State::synchronize(Stream stream) noexcept {
 // It is known until its work is done: who looked for it meanwhile would not wait.
 void CudaDevice::State::retire(Stream stream) noexcept {
   static_cast<void>(synchronize(stream));
-  std::unique_lock lock(mutex_);
-  const auto found = streams_.find(stream.id);
-  if (found == streams_.end() || found->second.is_leaving) return;
-  found->second.is_leaving = true;
-  let_go_.wait(lock, [&] { return found->second.uses == 0; });
-  streams_.erase(found);
+  streams().forget(stream);
 }
 
 bool CudaDevice::State::synchronize_all() noexcept {
-  bool is_done = !uses_default_.load(std::memory_order_relaxed) ||
-                 synchronize(Stream{}) == CudaResult::success;
-  std::uint64_t last = 0;
-  while (true) {
-    {
-      const std::lock_guard lock(mutex_);
-      const auto next = streams_.upper_bound(last);
-      if (next == streams_.end()) return is_done;
-      last = next->first;
-    }
-    if (synchronize(Stream{.handle = nullptr, .id = last}) != CudaResult::success) is_done = false;
+  bool is_done = !streams().uses_default() || synchronize(Stream{}) == CudaResult::success;
+  std::optional<Stream> next = Stream{};
+  while ((next = streams().next_after(*next))) {
+    if (synchronize(*next) != CudaResult::success) is_done = false;
   }
+  return is_done;
 }
 
 CUevent_st* CudaDevice::State::take_event() noexcept {
@@ -490,7 +408,7 @@ Expected<Device::Piece> CudaDevice::State::obtain(std::size_t bytes, Stream stre
   const CudaScope scope(*this);
   if (scope.result() != CudaResult::success) return tl::unexpected(fail(scope.result(), bytes));
   settle();
-  const CudaQueue queue = queue_or_default(stream);
+  const CudaQueue queue = streams().queue_or_default(stream);
   CudaResult code = capture_of(queue.get()).refusal();
   // Where another stream is captured, what enqueues nothing may go on.
   if (code == CudaResult::stream_capture_implicit && options.memory != Memory::async)
@@ -532,7 +450,7 @@ void CudaDevice::State::give_back(const Piece& piece, Stream stream) noexcept {
 // Once what stands in the stream is done, or where the pool sees to that; not in a capture.
 bool CudaDevice::State::may_go(Stream stream) noexcept {
   if (options.memory == Memory::async) {
-    const CudaQueue queue = queue_or_default(stream);
+    const CudaQueue queue = streams().queue_or_default(stream);
     return !is_of_capture(capture_of(queue.get()).refusal());
   }
   CudaResult code = synchronize(stream);
@@ -544,7 +462,7 @@ void CudaDevice::State::release(const Piece& piece, Stream stream) noexcept {
   const auto address = static_cast<CudaAddress>(reinterpret_cast<std::uintptr_t>(piece.memory));
   CudaResult code = CudaResult::success;
   if (options.memory == Memory::async) {
-    code = api.free_async(address, queue_or_default(stream).get());
+    code = api.free_async(address, streams().queue_or_default(stream).get());
   } else {
     code = options.memory == Memory::pinned ? api.free_host(piece.memory) : api.free(address);
   }

@@ -1,18 +1,17 @@
-// What a CUDA device holds of the driver's: the context, the streams it knows, events to make them
-// wait, the driver's pool, and memory that cannot go back yet. Each is let go of once. Thread-safe.
+// What a CUDA device holds of the driver's: the context, events to make streams wait, the driver's
+// pool, and memory that cannot go back yet. Each is let go of once. Thread-safe.
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <mutex>
-#include <utility>
 #include <vector>
 
 #include "cistern/device/cuda.hpp"
 #include "device/cuda_api.hpp"
+#include "device/cuda_stream_table.hpp"
 #include "device/device_account.hpp"
 
 namespace cistern {
@@ -37,29 +36,6 @@ class CudaScope {
   CudaResult result_;
   bool is_pushed_ = false;
   CudaCaptureMode mode_ = CudaCaptureMode::relaxed;
-};
-
-/// A stream that may be used: it is not retired before this ends. Move-only.
-class CudaQueue {
- public:
-  CudaQueue() noexcept = default;
-  /// `id` is that of what is known of the stream, 0 where nothing need be.
-  CudaQueue(CudaDevice::State& state, CUstream_st* handle, std::uint64_t id) noexcept
-      : state_(&state), handle_(handle), id_(id) {}
-  CudaQueue(CudaQueue&& other) noexcept
-      : state_(std::exchange(other.state_, nullptr)), handle_(other.handle_), id_(other.id_) {}
-  CudaQueue(const CudaQueue&) = delete;
-  CudaQueue& operator=(const CudaQueue&) = delete;
-  CudaQueue& operator=(CudaQueue&&) = delete;
-  ~CudaQueue();
-
-  [[nodiscard]] CUstream_st* get() const noexcept { return handle_; }
-  explicit operator bool() const noexcept { return state_ != nullptr; }
-
- private:
-  CudaDevice::State* state_ = nullptr;
-  CUstream_st* handle_ = nullptr;
-  std::uint64_t id_ = 0;
 };
 
 class CudaDevice::State {
@@ -102,13 +78,9 @@ class CudaDevice::State {
   }
   CudaResult open() noexcept;
 
-  // --- streams: all but the first are called within a scope ---
+  // --- streams: all are called within a scope ---
 
-  Stream add_stream(CUstream_st* handle);
-  /// Empty for a stream that was retired or is no stream of CUDA's.
-  [[nodiscard]] CudaQueue queue_of(Stream stream) noexcept;
-  /// The same, or the default one.
-  [[nodiscard]] CudaQueue queue_or_default(Stream stream) noexcept;
+  [[nodiscard]] CudaStreamTable& streams() const noexcept { return *streams_; }
   CudaResult wait(Stream waiter, Stream on) noexcept;
   /// Of a stream that nobody else captures.
   CudaResult synchronize(CUstream_st* handle) const noexcept;
@@ -157,15 +129,6 @@ class CudaDevice::State {
   void expect_freed(CudaResult code, std::size_t bytes) noexcept;
 
  private:
-  friend class CudaQueue;
-
-  struct Queue {
-    CUstream_st* handle = nullptr;
-    unsigned long long driver_id = 0;  // tells a handle that is used again; 0 if the driver cannot
-    std::uint64_t thread = 0;          // whose default stream it is; 0 for any other stream
-    unsigned uses = 0;
-    bool is_leaving = false;
-  };
   struct Waiting {  // memory that goes back once its stream can be waited for
     Piece piece;
     Stream stream;
@@ -174,8 +137,6 @@ class CudaDevice::State {
   void find_device(CUctx_st* users_context);
   void read_device();
   CudaResult choose_context(CUctx_st*& chosen) noexcept;
-  unsigned long long driver_id_of(CUstream_st* handle) const noexcept;
-  void let_go(std::uint64_t stream) noexcept;
   CudaResult record(CUevent_st* event, CUstream_st* handle, const Capture& before) const noexcept;
   [[nodiscard]] bool may_go(Stream stream) noexcept;
   CudaResult pool(CUmemPoolHandle_st*& made) noexcept;
@@ -187,20 +148,18 @@ class CudaDevice::State {
   void note(CudaResult code) noexcept;
 
   DeviceAccount* account_ = nullptr;
+  std::shared_ptr<CudaStreamTable> streams_;  // of the context, and there before it is
   std::atomic<CUctx_st*> context_{nullptr};
   std::atomic<CudaResult> broken_{CudaResult::success};
   std::atomic<bool> has_reported_{false};
   std::atomic<CUmemPoolHandle_st*> pool_{nullptr};
   std::atomic<bool> has_waiting_{false};
-  std::atomic<bool> uses_default_{false};
 
   std::mutex open_mutex_;  // guards the two, and is held while they are made
   bool is_primary_ = false;
   CUstream_st* own_stream_ = nullptr;
 
   std::mutex mutex_;  // guards all below
-  std::condition_variable let_go_;
-  std::map<std::uint64_t, Queue> streams_;
   std::vector<CUevent_st*> events_;
   std::vector<Waiting> waiting_;  // has room for every piece that is out
   std::size_t pieces_ = 0;        // that are out

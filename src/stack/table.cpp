@@ -238,7 +238,8 @@ Result<Ref<Resource>> first_present(const std::vector<NestedStack>& stacks) {
       }
       return resource;
     } catch (const DeviceAbsent& absent) {
-      reasons += (reasons.empty() ? "" : "; ") + std::string(absent.what());
+      const std::string_view reason = absent.what();
+      if (!reasons.ends_with(reason)) (reasons += reasons.empty() ? "" : "; ") += reason;
     }
   }
   throw DeviceAbsent(reasons);

@@ -81,7 +81,7 @@ Type<T> number() {
             const auto [stop, error] = std::from_chars(value.text.data(), end, result);
             if (value.form != Value::Form::word || stop != end || value.text.empty() ||
                 error == std::errc::invalid_argument) {
-              return not_a(value, "whole number", "0, 16 or 1000");
+              return not_a(value, "whole number of 0 or more", "0, 16 or 1000");
             }
             if (error != std::errc{}) {
               return out_of_range(value, "at most " + std::to_string(T(-1)));

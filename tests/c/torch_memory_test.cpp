@@ -20,6 +20,9 @@ namespace {
 
 using namespace literals;
 
+/// What two tests ask for is managed memory: the streams are known there, too.
+constexpr const char* on_second = "fallback(limit(1MiB) > cuda, cache > cuda(memory=managed))";
+
 class TorchOnFakeCuda : public testing::OnFakeCuda {
  protected:
   void stand_on(const char* stack) {
@@ -73,7 +76,7 @@ TEST_F(TorchOnFakeCuda, NoBytesAreNoMemory) {
 }
 
 TEST_F(TorchOnFakeCuda, AStreamWaitsForTheOneThatFreed) {
-  for (const char* stack : {"cache > cuda", "coalesce > cuda", "virtual > cuda"}) {
+  for (const char* stack : {"cache > cuda", "coalesce > cuda", "virtual > cuda", on_second}) {
     SCOPED_TRACE(stack);
     stand_on(stack);
     TorchMemory memory;
@@ -89,7 +92,8 @@ TEST_F(TorchOnFakeCuda, AStreamWaitsForTheOneThatFreed) {
 }
 
 TEST_F(TorchOnFakeCuda, AFreeOnAnotherStreamWaitsForTheOneOfTheRequest) {
-  for (const char* stack : {"cache > cuda", "coalesce > cuda", "virtual > cuda", "cuda"}) {
+  for (const char* stack :
+       {"cache > cuda", "coalesce > cuda", "virtual > cuda", "cuda", on_second}) {
     SCOPED_TRACE(stack);
     stand_on(stack);
     TorchMemory memory;
@@ -191,16 +195,32 @@ TEST_F(TorchOnFakeCuda, AStackThatCannotBeOpenedSaysWhyAndIsTriedAgain) {
       << refusal();
   stand_on("cache > cuda(device=1)");
   EXPECT_EQ(refusal(1), "");
-  EXPECT_EQ(refusal(0),
-            "cistern: PyTorch asks for memory of GPU 0, and 'cache > cuda(device=1)' names GPU 1; "
-            "without device=1 each GPU has a stack of its own");
-  stand_on("fallback(cache > cuda, cuda(memory=managed))");
-  EXPECT_NE(refusal().find("on one device 'cuda', not on two"), std::string::npos) << refusal();
+  EXPECT_EQ(
+      refusal(0),
+      "cistern: PyTorch asks for memory of GPU 0, and the stack names GPU 1; without device=1 "
+      "each GPU has a stack of its own");
+  stand_on("fallback(cache > cuda, cuda(device=1))");
+  EXPECT_NE(refusal().find("the stack names GPU 1"), std::string::npos) << refusal();
+  for (const char* stack : {"arena > cuda", "planned > cache > cuda"}) {
+    stand_on(stack);
+    EXPECT_NE(refusal().find("are of one thread"), std::string::npos) << refusal();
+  }
   stand_on("cache > opencl(memory=buffer)");
   TorchMemory memory;
   EXPECT_THROW((void)memory.allocate(1, 0, nullptr), std::exception) << "objects, or none";
   stand_on("");
   memory.free(memory.allocate(1, 0, nullptr), 0, nullptr);
+}
+
+TEST_F(TorchOnFakeCuda, MemoryThatMostGpusCannotUseIsSaidToBeSuch) {
+  const testing::CaughtReports reports;
+  stand_on("fallback(cuda, host)");
+  TorchMemory memory;
+  memory.free(memory.allocate(1_MiB, 0, nullptr), 0, nullptr);
+  memory.free(memory.allocate(1_MiB, 0, nullptr), 0, nullptr);
+  ASSERT_EQ(testing::CaughtReports::all().size(), 1U);
+  EXPECT_NE(testing::CaughtReports::all()[0].find("memory of 'host'"), std::string::npos)
+      << testing::CaughtReports::all()[0];
 }
 
 TEST_F(TorchOnFakeCuda, WhatIsDeferredStandsOnItsGpuToo) {

@@ -121,6 +121,7 @@ TEST(First, WithoutAnyDeviceGivesEveryReason) {
                   .starts_with("there is no opencl device: "));
   EXPECT_TRUE(absence("first(cuda, cache > opencl(platform=nowhere))")
                   .starts_with(no_gpu + "; there is no opencl device: "));
+  EXPECT_EQ(absence("first(cuda, cache > cuda(memory=managed))"), no_gpu) << "said once";
   EXPECT_TRUE(check("first(cuda, opencl)")) << "whether a device is there is no matter of the text";
 }
 

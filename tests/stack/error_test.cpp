@@ -164,10 +164,10 @@ INSTANTIATE_TEST_SUITE_P(
               "bytes: '-5%' is not a size or percentage; write 4096, 64KiB, 1.5GiB, 80GB or 90%",
               "      ^~~"},
         Wrong{"cache(per_bucket=-1) > host",
-              "per_bucket: '-1' is not a whole number; write 0, 16 or 1000; or none",
+              "per_bucket: '-1' is not a whole number of 0 or more; write 0, 16 or 1000; or none",
               "                 ^~"},
         Wrong{"cache(per_bucket=1.5) > host",
-              "per_bucket: '1.5' is not a whole number; write 0, 16 or 1000; or none",
+              "per_bucket: '1.5' is not a whole number of 0 or more; write 0, 16 or 1000; or none",
               "                 ^~~"},
         Wrong{
             "simulated(seed=18446744073709551616)",

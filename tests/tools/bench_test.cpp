@@ -275,7 +275,7 @@ TEST_F(BenchCommand, GoesOnWithoutASubjectThatFails) {
   EXPECT_THAT(failures[0], StartsWith("growth on cistern:limit(1MiB) > host, threads: 1: "));
   EXPECT_THAT(failures[0], HasSubstr("over the limit"));
   EXPECT_THAT(outcome.errors, HasSubstr("cistern: " + failures[0] + "\n"));
-  EXPECT_THAT(outcome.errors, HasSubstr("cistern: 1 subject could not be measured\n"));
+  EXPECT_THAT(outcome.errors, HasSubstr("cistern: 1 measurement failed\n"));
 }
 
 /// It takes a sanitizer long.

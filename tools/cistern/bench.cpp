@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -248,6 +249,7 @@ void run_bench(const BenchArguments& arguments) {
     measured.push_back({.setting = contest.setting(), .standings = std::move(found.standings)});
     progress.wipe();
     if (!arguments.json) print_standings(measured.back());
+    std::fflush(stdout);  // so that a failure stands behind the table it is missing in
     for (const std::string& failure : found.failures) {
       fmt::print(stderr, "cistern: {}\n", failure);
       document["failures"].push_back(failure);
@@ -262,15 +264,21 @@ void run_bench(const BenchArguments& arguments) {
     fmt::print(
         "A pair is an allocation and its free: the median of {}, in which the subjects\n"
         "take turns, with the fastest and the slowest round. Threads share the subject; the\n"
-        "time is that of a thread for what it does itself. Each round of churn has a seed of\n"
-        "its own; an operation is an allocation or a free. In token_reset all blocks of a turn\n"
-        "are given back at once.\n",
+        "time is that of a thread for what it does itself.\n",
         counted(arguments.rounds, "round"));
+    const auto is_chosen = [&](std::string_view name) {
+      return std::ranges::count(chosen, name, &ChosenWorkload::name) > 0;
+    };
+    if (is_chosen("churn") || is_chosen("trace"))
+      fmt::print("In churn and a trace an operation is an allocation or a free.\n");
+    if (is_chosen("churn")) fmt::print("Each round of churn has a seed of its own.\n");
+    if (is_chosen("token_reset"))
+      fmt::print("In token_reset all blocks of a turn are given back at once.\n");
     for (const PeerLibrary& peer : missing)
       fmt::print("{}\n", said_of_missing(peer));
   }
   if (const std::size_t failures = document["failures"].size(); failures > 0)
-    throw JobFailed(fmt::format("{} could not be measured", counted(failures, "subject")));
+    throw JobFailed(fmt::format("{} failed", counted(failures, "measurement")));
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
  * Each GPU has a stack of its own, opened at the first request for it and never closed. Its text is
  * that of the environment variable CISTERN_STACK then, or "retry > coalesce > cuda": in it, every
  * `cuda` that names no device stands on the GPU that is asked for. One that names another GPU is an
- * error, and so are two different `cuda` of one stack, since PyTorch's streams are made known to
- * one.
+ * error, and so are `arena` and `planned`, which are of one thread. Memory of another device is
+ * handed out after a line on standard error: most GPUs cannot use it.
  *
  * A pointer stands for its block, so each call pays for a look-up of the address as well. The
  * functions are thread-safe. Where one fails it throws a C++ exception, which PyTorch expects and

@@ -77,6 +77,8 @@ class CudaDevice final : public Device {
 
   /// The stream that stands for `handle`, the same for the same one until it is retired. Null and
   /// CU_STREAM_LEGACY are the default stream. CU_STREAM_PER_THREAD is that of the calling thread.
+  /// All devices in the context know it, so that a stack may fall back from one kind of memory on
+  /// another; those of other contexts do not.
   /// Throws std::invalid_argument for a stream of another context, std::runtime_error if the driver
   /// fails. Thread-safe.
   [[nodiscard]] Stream stream(CUstream_st* handle);
@@ -112,7 +114,6 @@ class CudaDevice final : public Device {
   class Prefetch;
   class Copies;
   friend class CudaScope;
-  friend class CudaQueue;
 
   explicit CudaDevice(std::unique_ptr<State> state);
   ~CudaDevice() override;

@@ -1,0 +1,134 @@
+#include "device/cuda_stream_table.hpp"
+
+#include <stdexcept>
+
+namespace cistern {
+namespace {
+
+CUstream_st* special_stream(std::uintptr_t handle) noexcept {
+  return reinterpret_cast<CUstream_st*>(handle);
+}
+
+/// Never used again, nor in another context: a stream that strays is nobody's.
+std::uint64_t next_cuda_stream() noexcept {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+/// Of the calling thread, and of no other that ever was.
+std::uint64_t this_thread() noexcept {
+  static std::atomic<std::uint64_t> last{0};
+  thread_local const std::uint64_t own = ++last;
+  return own;
+}
+
+}  // namespace
+
+CudaQueue::~CudaQueue() {
+  if (streams_ != nullptr && id_ != 0) streams_->let_go(id_);
+}
+
+std::shared_ptr<CudaStreamTable> CudaStreamTable::of(const CudaApi& api, CUctx_st* context) {
+  using Key = std::pair<const CudaApi*, CUctx_st*>;
+  static std::mutex mutex;
+  static auto& shared =
+      *new std::map<Key, std::weak_ptr<CudaStreamTable>>;  // devices are closed late
+  const std::lock_guard lock(mutex);
+  std::erase_if(shared, [](const auto& each) { return each.second.expired(); });
+  std::weak_ptr<CudaStreamTable>& known = shared[{&api, context}];
+  std::shared_ptr<CudaStreamTable> streams = known.lock();
+  if (streams == nullptr) {
+    streams = std::make_shared<CudaStreamTable>(api, context);
+    known = streams;
+  }
+  return streams;
+}
+
+bool CudaStreamTable::is_default(CUstream_st* handle) noexcept {
+  return handle == nullptr || handle == special_stream(cuda_legacy_stream);
+}
+
+Stream CudaStreamTable::add(CUstream_st* handle) {
+  Known added{.handle = handle};
+  if (handle == special_stream(cuda_per_thread_stream)) {
+    added.thread = this_thread();
+  } else {
+    check_context_of(handle);
+    added.driver_id = driver_id_of(handle);
+  }
+  const std::lock_guard lock(mutex_);
+  for (auto it = known_.begin(); it != known_.end(); ++it) {
+    Known& known = it->second;
+    if (known.handle != handle || known.thread != added.thread || known.is_leaving) continue;
+    if (known.driver_id == added.driver_id) return {.handle = handle, .id = it->first};
+    known.is_leaving = true;  // it was destroyed, and its handle is another's now
+    if (known.uses == 0) known_.erase(it);
+    break;
+  }
+  const std::uint64_t id = next_cuda_stream();
+  known_.emplace(id, added);
+  return {.handle = handle, .id = id};
+}
+
+void CudaStreamTable::check_context_of(CUstream_st* handle) const {
+  CUctx_st* of = nullptr;
+  check_cuda(api_.stream_context(handle, &of), "cuStreamGetCtx");
+  if (of != context_) throw std::invalid_argument("cuda: the stream is of another context");
+}
+
+unsigned long long CudaStreamTable::driver_id_of(CUstream_st* handle) const noexcept {
+  unsigned long long number = 0;
+  const bool is_known =
+      api_.stream_id != nullptr && api_.stream_id(handle, &number) == CudaResult::success;
+  return is_known ? number : 0;
+}
+
+// The legacy stream waits for every thread's default stream, and they for it.
+CudaQueue CudaStreamTable::queue_of(Stream stream) noexcept {
+  if (stream.id == 0) {
+    uses_default_.store(true, std::memory_order_relaxed);
+    return {*this, special_stream(cuda_legacy_stream), 0};
+  }
+  const std::lock_guard lock(mutex_);
+  const auto found = known_.find(stream.id);
+  if (found == known_.end() || found->second.is_leaving) return {};
+  Known& known = found->second;
+  if (known.thread != 0 && known.thread != this_thread())
+    return {*this, special_stream(cuda_legacy_stream), 0};
+  ++known.uses;
+  return {*this, known.handle, stream.id};
+}
+
+CudaQueue CudaStreamTable::queue_or_default(Stream stream) noexcept {
+  CudaQueue queue = queue_of(stream);
+  return queue ? CudaQueue(std::move(queue)) : queue_of({});
+}
+
+void CudaStreamTable::let_go(std::uint64_t stream) noexcept {
+  const std::lock_guard lock(mutex_);
+  const auto found = known_.find(stream);
+  if (--found->second.uses > 0 || !found->second.is_leaving) return;
+  known_.erase(found);
+  let_go_.notify_all();
+}
+
+void CudaStreamTable::forget(Stream stream) noexcept {
+  std::unique_lock lock(mutex_);
+  const auto found = known_.find(stream.id);
+  if (found == known_.end()) return;
+  found->second.is_leaving = true;
+  if (found->second.uses == 0) {
+    known_.erase(found);
+  } else {
+    let_go_.wait(lock, [&] { return !known_.contains(stream.id); });
+  }
+}
+
+std::optional<Stream> CudaStreamTable::next_after(Stream stream) noexcept {
+  const std::lock_guard lock(mutex_);
+  const auto next = known_.upper_bound(stream.id);
+  if (next == known_.end()) return std::nullopt;
+  return Stream{.handle = nullptr, .id = next->first};
+}
+
+}  // namespace cistern
