@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "cistern/core/size.hpp"
@@ -33,6 +34,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int without_gpu = 77;
 constexpr int rounds = 5;
 constexpr auto round_time = std::chrono::milliseconds(40);
+bool has_failed = false;
 
 void require(const cistern::Expected<void>& done) {
   if (!done) throw std::runtime_error(cistern::describe(done.error()));
@@ -123,8 +125,11 @@ class MeasuredStack {
 
 constexpr std::array<std::size_t, 4> pair_sizes{4_KiB, 64_KiB, 1_MiB, 16_MiB};
 
-template <class Measured>
-void print_row(const char* name, const Measured& measured, const std::vector<std::size_t>& token) {
+/// A row of what `make` makes, or why there is none.
+template <class Make>
+void print_row(const char* name, Make&& make, const std::vector<std::size_t>& token) try {
+  const auto measured = make();
+  using Measured = std::remove_const_t<decltype(measured)>;
   std::printf("| `%s` |", name);
   for (const std::size_t bytes : pair_sizes) {
     std::printf(" %.0f |", ns_per_operation(64, [&] {
@@ -144,17 +149,24 @@ void print_row(const char* name, const Measured& measured, const std::vector<std
   });
   std::printf(" %.0f |\n", ns);
   std::fflush(stdout);
+} catch (const std::exception& error) {
+  std::printf("| `%s` | not measured: %s | | | | |\n", name, error.what());
+  has_failed = true;
 }
 
 void print_pairs(const cistern::CudaApi& api, CudaDevice& device) {
   const std::vector<std::size_t> token = token_sizes(1750);
   std::puts("Nanoseconds a pair (allocation and free), on the default stream, one thread:\n");
   std::puts("| | 4 KiB | 64 KiB | 1 MiB | 16 MiB | token loop |\n|---|---|---|---|---|---|");
-  print_row("cuMemAlloc", MeasuredDriver(api, device, false), token);
-  print_row("cuMemAllocFromPoolAsync", MeasuredDriver(api, device, true), token);
+  for (const bool is_async : {false, true}) {
+    print_row(
+        is_async ? "cuMemAllocFromPoolAsync" : "cuMemAlloc",
+        [&] { return MeasuredDriver(api, device, is_async); }, token);
+  }
   for (const char* text : {"cache > cuda", "coalesce > cuda", "virtual > cuda",
                            "planned > cache > cuda", "cache > cuda(memory=async)"})
-    print_row(text, MeasuredStack(text), token);
+    print_row(
+        text, [&] { return MeasuredStack(text); }, token);
 }
 
 /// Microseconds a page to map and to unmap runs of so many pages.
@@ -175,7 +187,7 @@ void print_pages(CudaDevice& device) {
     std::vector<double> unmap_ns;
     for (int turn = 0; turn < 50; ++turn) {
       const auto begin = Clock::now();
-      if (!memory->map(range, range.start, pages * page)) return;
+      require(memory->map(range, range.start, pages * page));
       const auto mapped = Clock::now();
       memory->unmap(range, range.start, pages * page, {});
       map_ns.push_back(ns_between(begin, mapped));
@@ -237,7 +249,7 @@ int main(int count, char** arguments) try {
   print_pairs(*cistern::CudaApi::system(why), *device);
   print_pages(*device);
   print_managed();
-  return 0;
+  return has_failed ? 1 : 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "bench/gpu: %s\n", error.what());
   return 1;

@@ -2,8 +2,11 @@
 #include "cistern/c/torch.h"
 
 #include <cstdlib>
+#include <exception>
+#include <string_view>
 
 #include "c/torch_memory.hpp"
+#include "cistern/core/report.hpp"
 
 namespace cistern {
 namespace {
@@ -26,6 +29,17 @@ TorchMemory& torch_memory() {
 
 void* cistern_torch_malloc(size_t bytes, int device, CUstream_st* stream) {
   return cistern::torch_memory().allocate(bytes, device, stream);
+}
+
+void* cistern_torch_try_malloc(size_t bytes, int device, CUstream_st* stream) {
+  try {
+    return cistern::torch_memory().allocate(bytes, device, stream);
+  } catch (const std::exception& error) {
+    constexpr std::string_view prefix = "cistern: ";  // which a report has anyway
+    const std::string_view what = error.what();
+    cistern::report("%s", error.what() + (what.starts_with(prefix) ? prefix.size() : 0));
+    return nullptr;
+  }
 }
 
 void cistern_torch_free(void* memory, size_t /*bytes*/, int device, CUstream_st* stream) {

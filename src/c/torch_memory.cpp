@@ -1,5 +1,7 @@
 #include "c/torch_memory.hpp"
 
+#include <array>
+#include <cstdio>
 #include <exception>
 #include <new>
 #include <optional>
@@ -8,6 +10,7 @@
 
 #include "cistern/core/device.hpp"
 #include "cistern/core/report.hpp"
+#include "cistern/core/shortage.hpp"
 #include "cistern/core/stream_order.hpp"
 #include "cistern/pool/owned_pool.hpp"
 #include "stack/default_stack.hpp"
@@ -44,6 +47,18 @@ void find_ends(Resource& stage, int gpu, Ends& ends) {
   stage.each_upstream([&](Resource& upstream) { find_ends(upstream, gpu, ends); });
 }
 
+/// Says it in the words by which programs of PyTorch tell that there is no memory left.
+class OutOfCudaMemory final : public OutOfMemory {
+ public:
+  explicit OutOfCudaMemory(const OutOfMemory& from) noexcept : OutOfMemory(from) {
+    std::snprintf(line_.data(), line_.size(), "CUDA out of memory. %s", from.what());
+  }
+  [[nodiscard]] const char* what() const noexcept override { return line_.data(); }
+
+ private:
+  std::array<char, 256> line_{};
+};
+
 }  // namespace
 
 TorchMemory::~TorchMemory() {
@@ -56,7 +71,12 @@ void* TorchMemory::allocate(std::size_t bytes, int gpu, CUstream_st* stream) {
   if (bytes == 0) return nullptr;
   OneGpu& of = find_or_open(gpu);
   const Request request{.bytes = bytes, .stream = of.stream(stream)};
-  const Block block = of.stack->allocate(request);
+  if (of.device != nullptr && of.device->is_captured(request.stream)) {
+    throw std::runtime_error(
+        "cistern: no memory is given out in a capture (torch.cuda.graph): PyTorch does not say to "
+        "a pluggable allocator what a graph still uses");
+  }
+  const Block block = of.allocate(request);
   if (!of.blocks.insert(block, request.stream)) {
     of.stack->deallocate(block, request.stream);
     throw std::bad_alloc();
@@ -72,13 +92,16 @@ void TorchMemory::free(void* memory, int gpu, CUstream_st* stream) noexcept {
     report("refused to free %p on GPU %d: freed before, or not allocated there", memory, gpu);
     return;
   }
-  const Stream freed_on = of->stream_or_default(stream);
+  // PyTorch frees on the stream of the request, which may have been destroyed since.
+  const Stream freed_on =
+      stream == entry->stream.handle ? entry->stream : of->stream_or_default(stream);
   // Where not even the host can wait, the device has failed and does nothing more with it.
   if (of->device != nullptr)
     static_cast<void>(make_ready(of->device->stream_order(), entry->stream, freed_on));
   of->stack->deallocate(entry->block, freed_on);
 }
 
+// PyTorch asks this of any tensor, also of one that holds another library's memory.
 void TorchMemory::also_used_on(void* memory, CUstream_st* stream) noexcept {
   for (const auto& gpu : gpus_) {
     const OneGpu* const of = gpu.load(std::memory_order_acquire);
@@ -89,7 +112,6 @@ void TorchMemory::also_used_on(void* memory, CUstream_st* stream) noexcept {
     if (!noted) report("cannot record a stream: %s", describe(noted.error()).c_str());
     return;
   }
-  report("cannot record a stream of %p: it is not live", memory);
 }
 
 void TorchMemory::trim() noexcept {
@@ -108,6 +130,13 @@ void TorchMemory::finish_recordings() {
     if (OneGpu* const of = gpu.load(std::memory_order_acquire))
       language::finish_recordings(*of->stack);
   }
+}
+
+Block TorchMemory::OneGpu::allocate(const Request& request) const try {
+  return stack->allocate(request);
+} catch (const OutOfMemory& error) {
+  if (error.error().is_exhaustion()) throw OutOfCudaMemory(error);
+  throw;
 }
 
 Stream TorchMemory::OneGpu::stream(CUstream_st* handle) const {

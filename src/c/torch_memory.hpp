@@ -49,7 +49,8 @@ class TorchMemory {
     CudaDevice* device = nullptr;  // null where the stack stands on another kind of device
     AddressMap blocks;
 
-    [[nodiscard]] Stream stream(CUstream_st* handle) const;  // throws
+    [[nodiscard]] Block allocate(const Request& request) const;  // throws
+    [[nodiscard]] Stream stream(CUstream_st* handle) const;      // throws
     [[nodiscard]] Stream stream_or_default(CUstream_st* handle) const noexcept;
   };
 

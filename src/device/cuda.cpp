@@ -162,6 +162,13 @@ Stream CudaDevice::stream(CUstream_st* handle) {
   return state_->streams().add(handle);
 }
 
+bool CudaDevice::is_captured(Stream stream) noexcept {
+  if (stream.id == 0) return false;  // the legacy default stream cannot be
+  const CudaScope scope(*state_);
+  const CudaQueue queue = state_->streams().queue_of(stream);
+  return queue && !state_->capture_of(queue.get()).is_none();
+}
+
 bool CudaDevice::is_broken() const noexcept {
   return state_->is_broken();
 }

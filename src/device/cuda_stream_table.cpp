@@ -60,7 +60,9 @@ Stream CudaStreamTable::add(CUstream_st* handle) {
   for (auto it = known_.begin(); it != known_.end(); ++it) {
     Known& known = it->second;
     if (known.handle != handle || known.thread != added.thread || known.is_leaving) continue;
-    if (known.driver_id == added.driver_id) return {.handle = handle, .id = it->first};
+    const bool is_unknown = known.driver_id == 0 || added.driver_id == 0;
+    if (is_unknown || known.driver_id == added.driver_id)
+      return {.handle = handle, .id = it->first};
     known.is_leaving = true;  // it was destroyed, and its handle is another's now
     if (known.uses == 0) known_.erase(it);
     break;

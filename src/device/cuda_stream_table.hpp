@@ -76,7 +76,7 @@ class CudaStreamTable {
 
   struct Known {
     CUstream_st* handle = nullptr;
-    unsigned long long driver_id = 0;  // tells a handle that is used again; 0 if the driver cannot
+    unsigned long long driver_id = 0;  // tells a handle that is used again; 0 where it did not say
     std::uint64_t thread = 0;          // whose default stream it is; 0 for any other stream
     unsigned uses = 0;
     bool is_leaving = false;

@@ -34,6 +34,7 @@ class LoadedTorch : public ::testing::Test {
       ASSERT_NE(function, nullptr) << name;
     };
     find(malloc_, "cistern_torch_malloc");
+    find(try_malloc_, "cistern_torch_try_malloc");
     find(free_, "cistern_torch_free");
     find(record_stream_, "cistern_torch_record_stream");
     find(empty_cache_, "cistern_torch_empty_cache");
@@ -41,6 +42,7 @@ class LoadedTorch : public ::testing::Test {
   }
 
   decltype(&cistern_torch_malloc) malloc_ = nullptr;
+  decltype(&cistern_torch_try_malloc) try_malloc_ = nullptr;
   decltype(&cistern_torch_free) free_ = nullptr;
   decltype(&cistern_torch_record_stream) record_stream_ = nullptr;
   decltype(&cistern_torch_empty_cache) empty_cache_ = nullptr;
@@ -82,6 +84,21 @@ TEST_F(LoadedTorch, ThrowsWhatStandsInTheWay) {
   }
   EXPECT_THROW(malloc_(unbounded, 3, nullptr), std::bad_alloc);
   free_(tensor, 100_KiB, 3, nullptr);
+}
+
+TEST_F(LoadedTorch, AnswersNullWhereThatIsAskedFor) {
+  const testing::Environment environment("CISTERN_STACK", "limit(1MiB) > cache > host");
+  void* const tensor = try_malloc_(1_MiB, 8, nullptr);
+  ASSERT_NE(tensor, nullptr);
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(try_malloc_(1, 8, nullptr), nullptr);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("CUDA out of memory. limit refused 1 byte"), std::string::npos) << said;
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(try_malloc_(1, -1, nullptr), nullptr);
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(),
+            "cistern: there is no GPU -1, they are 0 to 63\n");
+  free_(tensor, 1_MiB, 8, nullptr);
 }
 
 TEST_F(LoadedTorch, AWrongStackIsNamedAndMendedWithoutLoadingAgain) {

@@ -11,8 +11,10 @@
  * functions are thread-safe. Where one fails it throws a C++ exception, which PyTorch expects and
  * makes a RuntimeError with the same words.
  *
- * PyTorch does not say to such an allocator what a captured graph (torch.cuda.graph) still uses:
- * memory that was freed in a capture is handed out again, while the graph would write to it. */
+ * PyTorch does not say to such an allocator what a captured graph still uses, so that a request in
+ * a capture (torch.cuda.graph) is refused. On GPUs that read each other's memory, the pages of
+ * `virtual` and what `cuda(memory=async)` gives are seen by their own GPU alone: `cache` and
+ * `coalesce` over `cuda` are not so. */
 #ifndef CISTERN_C_TORCH_H
 #define CISTERN_C_TORCH_H
 
@@ -25,18 +27,24 @@ extern "C" {
 struct CUstream_st; /* cudaStream_t is a pointer to it; null is the default stream */
 
 /** Memory for the work of `stream` on the GPU of that number, as the runtime counts; null for no
- * bytes. Throws OutOfMemory (a std::bad_alloc) and, where there is no stack for this GPU,
- * std::exception; the next call tries to open it again. */
+ * bytes. Throws OutOfMemory (a std::bad_alloc), whose words begin with "CUDA out of memory. " where
+ * that is why, and std::exception in a capture and where there is no stack for this GPU; the next
+ * call tries to open it again. */
 void* cistern_torch_malloc(size_t bytes, int device, struct CUstream_st* stream);
+
+/** The same, but where that throws, this says why on standard error and returns null. For
+ * torch.cuda.MemPool, whose allocator then gives back what it keeps and asks again. */
+void* cistern_torch_try_malloc(size_t bytes, int device, struct CUstream_st* stream);
 
 /** Takes memory back in the order of `stream`, which need not be the one it was requested for.
  * Never throws: an address that is not live on this GPU is reported on standard error and left
  * alone. */
 void cistern_torch_free(void* memory, size_t bytes, int device, struct CUstream_st* stream);
 
-/** Says that memory is in use on one more stream: when it is freed, it is not reused before that
- * stream is done with what stands in it. For `set_record_stream_fn`, without which PyTorch's
- * Tensor.record_stream does nothing. Never throws. */
+/** Says that memory is in use on one more stream of its GPU: when it is freed, the stream that frees
+ * it is made to wait for what stands in that one. Without effect on memory that is not from here.
+ * For `set_record_stream_fn`, without which PyTorch's Tensor.record_stream does nothing. Never
+ * throws. */
 void cistern_torch_record_stream(void* memory, struct CUstream_st* stream);
 
 /** Gives all idle memory of all GPUs back. For `set_reset_fn`, without which torch.cuda.empty_cache

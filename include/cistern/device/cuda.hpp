@@ -83,6 +83,9 @@ class CudaDevice final : public Device {
   /// fails. Thread-safe.
   [[nodiscard]] Stream stream(CUstream_st* handle);
 
+  /// True while the stream is captured into a graph.
+  [[nodiscard]] bool is_captured(Stream stream) noexcept;
+
   /// True once the driver has said that the context is broken, by a kernel or by the hardware: no
   /// request will succeed any more, and each fails with the same error.
   [[nodiscard]] bool is_broken() const noexcept;
@@ -93,7 +96,7 @@ class CudaDevice final : public Device {
   [[nodiscard]] std::size_t free_memory() const noexcept override;
 
   /// Pages of the GPU's memory behind reserved addresses, from the driver's granularity to 1 GiB.
-  /// Of `device` memory only. What is unmapped in the order of a captured stream stays mapped until
+  /// Of `device` memory only, and for this GPU's use alone, as is `async` memory. What is unmapped in the order of a captured stream stays mapped until
   /// the capture has ended.
   [[nodiscard]] VirtualMemory* virtual_memory() noexcept override;
   /// The default stream cannot be retired: it is only waited for. What stands in another thread's
