@@ -40,7 +40,7 @@ void find_ends(Resource& stage, int gpu, Ends& ends) {
                                   ", and the stack names GPU " + named +
                                   "; without device=" + named + " each GPU has a stack of its own");
     }
-    ends.cuda = cuda;
+    if (ends.cuda == nullptr) ends.cuda = cuda;  // the others share its streams
   } else if (const auto* const device = dynamic_cast<const Device*>(&stage)) {
     ends.other = device;
   }
