@@ -41,10 +41,10 @@ void* cistern_torch_try_malloc(size_t bytes, int device, struct CUstream_st* str
  * alone. */
 void cistern_torch_free(void* memory, size_t bytes, int device, struct CUstream_st* stream);
 
-/** Says that memory is in use on one more stream of its GPU: when it is freed, the stream that frees
- * it is made to wait for what stands in that one. Without effect on memory that is not from here.
- * For `set_record_stream_fn`, without which PyTorch's Tensor.record_stream does nothing. Never
- * throws. */
+/** Says that memory is in use on one more stream of its GPU: when it is freed, the stream that
+ * frees it is made to wait for what stands in that one. Without effect on memory that is not from
+ * here. For `set_record_stream_fn`, without which PyTorch's Tensor.record_stream does nothing.
+ * Never throws. */
 void cistern_torch_record_stream(void* memory, struct CUstream_st* stream);
 
 /** Gives all idle memory of all GPUs back. For `set_reset_fn`, without which torch.cuda.empty_cache

@@ -96,8 +96,8 @@ class CudaDevice final : public Device {
   [[nodiscard]] std::size_t free_memory() const noexcept override;
 
   /// Pages of the GPU's memory behind reserved addresses, from the driver's granularity to 1 GiB.
-  /// Of `device` memory only, and for this GPU's use alone, as is `async` memory. What is unmapped in the order of a captured stream stays mapped until
-  /// the capture has ended.
+  /// Of `device` memory only, and for this GPU's use alone, as is `async` memory. What is unmapped
+  /// in the order of a captured stream stays mapped until the capture has ended.
   [[nodiscard]] VirtualMemory* virtual_memory() noexcept override;
   /// The default stream cannot be retired: it is only waited for. What stands in another thread's
   /// per-thread default stream is waited for by way of the legacy one, that is, with all else.
