@@ -25,28 +25,29 @@ const CudaApi& cuda_system() {
 
 // --- The order of streams. ---
 
-/// Before there is a context nothing stands in any stream.
 class CudaDevice::Order final : public StreamOrder {
  public:
   explicit Order(State& state) : state_(state) {}
 
  private:
   Expected<void> do_wait(Stream waiter, Stream on) noexcept override {
-    return in_scope([&] { return state_.wait(waiter, on); });
+    return in_scope(waiter.id != 0 || on.id != 0, [&] { return state_.wait(waiter, on); });
   }
   Expected<void> do_synchronize(Stream stream) noexcept override {
-    return in_scope([&] { return state_.synchronize(stream); });
+    return in_scope(stream.id != 0, [&] { return state_.synchronize(stream); });
   }
   void do_retire(Stream stream) noexcept override {
-    static_cast<void>(in_scope([&] {
+    static_cast<void>(in_scope(stream.id != 0, [&] {
       state_.retire(stream);
       return CudaResult::success;
     }));
   }
 
+  // Before there is a context nothing stands in the default stream; what another device has made
+  // known is waited for all the same.
   template <class Call>
-  Expected<void> in_scope(Call&& call) noexcept {
-    if (state_.context() == nullptr) return {};
+  Expected<void> in_scope(bool has_other_streams, Call&& call) noexcept {
+    if (state_.context() == nullptr && !has_other_streams) return {};
     const CudaScope scope(state_);
     return state_.answer(scope.result() != CudaResult::success ? scope.result() : call());
   }
@@ -165,6 +166,7 @@ Stream CudaDevice::stream(CUstream_st* handle) {
 bool CudaDevice::is_captured(Stream stream) noexcept {
   if (stream.id == 0) return false;  // the legacy default stream cannot be
   const CudaScope scope(*state_);
+  if (scope.result() != CudaResult::success) return false;
   const CudaQueue queue = state_->streams().queue_of(stream);
   return queue && !state_->capture_of(queue.get()).is_none();
 }

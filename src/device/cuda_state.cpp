@@ -213,6 +213,7 @@ void CudaDevice::State::close() noexcept {
       api.destroy_pool(pool);
     if (own_stream_ != nullptr) api.destroy_stream(own_stream_);
   }
+  streams_.reset();  // before the context may be gone, and another have its name
   if (is_primary_) api.release_primary(id);
 }
 

@@ -62,6 +62,14 @@ TEST_F(CudaStreams, AreKnownToAllDevicesInTheContext) {
   const Stream stream = one->stream(handle);
   EXPECT_EQ(two->stream(handle), stream);
   EXPECT_EQ(device()->stream(handle), stream);
+  const auto unused = device();
+  const Block written = two->allocate(1_MiB);
+  use(handle, written);
+  CUstream_st* const next = fake().make_stream();
+  EXPECT_TRUE(unused->stream_order()->wait(one->stream(next), stream))
+      << "without a context so far";
+  use(next, written);
+  EXPECT_TRUE(two->deallocate(written, one->stream(next)));
   const Block block = two->allocate(1_MiB);
   use(handle, block);
   EXPECT_TRUE(two->deallocate(block, stream)) << "it is waited for";
