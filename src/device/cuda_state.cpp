@@ -240,9 +240,12 @@ Expected<void> CudaDevice::State::answer(CudaResult code, std::size_t requested)
   return tl::unexpected(error);
 }
 
-// The driver that the end of the process has taken down has freed everything.
+// The driver that the end of the process has taken down has freed everything, and that of a forked
+// child has nothing.
 void CudaDevice::State::expect_freed(CudaResult code, std::size_t bytes) noexcept {
-  if (code == CudaResult::success || code == CudaResult::deinitialized) return;
+  if (code == CudaResult::success || code == CudaResult::deinitialized ||
+      code == CudaResult::not_initialized)
+    return;
   note(code);
   if (!has_reported_.exchange(true))
     report("cuda could not give %zu bytes back: %s", bytes, cuda_name(code));
@@ -301,11 +304,10 @@ CudaResult CudaDevice::State::synchronize(CUstream_st* handle) const noexcept {
 CudaResult CudaDevice::State::synchronize(Stream stream) noexcept {
   const CudaQueue queue = streams().queue_of(stream);
   if (!queue) return CudaResult::success;
-  if (stream.id == 0) return synchronize(queue.get());
   const Capture capture = capture_of(queue.get());
   if (!capture.is_none()) return capture.refusal();
   CUevent_st* const event = take_event();
-  if (event == nullptr) return CudaResult::out_of_memory;
+  if (event == nullptr) return synchronize(queue.get());
   CudaResult code = record(event, queue.get(), capture);
   if (code == CudaResult::success) code = api.synchronize_event(event);
   put_event(event);

@@ -11,6 +11,9 @@
  * functions are thread-safe. Where one fails it throws a C++ exception, which PyTorch expects and
  * makes a RuntimeError with the same words.
  *
+ * A stream that memory was requested for, freed on or recorded for is not destroyed, as PyTorch's
+ * own are not: whoever takes the memory next waits for it.
+ *
  * PyTorch does not say to such an allocator what a captured graph still uses, so that a request in
  * a capture (torch.cuda.graph) is refused. On GPUs that read each other's memory, the pages of
  * `virtual` and what `cuda(memory=async)` gives are seen by their own GPU alone: `cache` and

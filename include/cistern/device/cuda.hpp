@@ -15,8 +15,11 @@
 // While a stream is captured into a graph, blocks that a pool has idle are handed out on it as
 // ever, if the stream that freed them is not captured as well, or into the same graph. A request
 // that needs the driver fails (`Errc::in_capture`), and what goes back to the driver on such a
-// stream goes once the capture has ended. A graph uses its addresses whenever it is launched: hold
-// its blocks as long as it lives, or pin the plan that they are of (`Planned::pin`).
+// stream goes once the capture has ended. What was freed on the default stream cannot be handed out
+// while a blocking stream is captured. Work that a block was freed behind is no part of the graph:
+// launch it behind the streams that were captured, or synchronize them before the capture. A graph
+// uses its addresses whenever it is launched: hold its blocks as long as it lives, or pin the plan
+// that they are of (`Planned::pin`).
 #pragma once
 
 #include <cstddef>
