@@ -34,8 +34,8 @@ void find_ends(Resource& stage, int gpu, Ends& ends) {
         "another; 'cache', 'coalesce' and 'virtual' are of any");
   }
   if (auto* const cuda = dynamic_cast<CudaDevice*>(&stage)) {
-    const std::string named = std::to_string(cuda->ordinal());
     if (cuda->ordinal() != gpu) {
+      const std::string named = std::to_string(cuda->ordinal());
       throw std::invalid_argument("cistern: PyTorch asks for memory of GPU " + std::to_string(gpu) +
                                   ", and the stack names GPU " + named +
                                   "; without device=" + named + " each GPU has a stack of its own");
@@ -92,7 +92,7 @@ void TorchMemory::free(void* memory, int gpu, CUstream_st* stream) noexcept {
     report("refused to free %p on GPU %d: freed before, or not allocated there", memory, gpu);
     return;
   }
-  // PyTorch frees on the stream of the request, which may have been destroyed since.
+  // PyTorch frees on the stream of the request: the driver need not be asked which that is.
   const Stream freed_on =
       stream == entry->stream.handle ? entry->stream : of->stream_or_default(stream);
   // Where not even the host can wait, the device has failed and does nothing more with it.

@@ -168,9 +168,7 @@ bool CudaDevice::is_captured(Stream stream) noexcept {
   const CudaScope scope(*state_);
   if (scope.result() != CudaResult::success) return false;
   const CudaQueue queue = state_->streams().queue_of(stream);
-  if (!queue) return false;
-  const State::Capture capture = state_->capture_of(queue.get());
-  return capture.graph != 0 || is_of_capture(capture.result);
+  return queue && is_of_capture(state_->capture_of(queue.get()).refusal());
 }
 
 bool CudaDevice::is_broken() const noexcept {

@@ -188,7 +188,7 @@ TEST_F(TorchOnFakeCuda, NothingIsGivenOutInACapture) {
   memory.free(memory.allocate(1_MiB, 0, stream), 0, stream);
 }
 
-TEST_F(TorchOnFakeCuda, AStreamMayBeDestroyedBeforeItsTensors) {
+TEST_F(TorchOnFakeCuda, AFreeOnTheStreamOfTheRequestAsksNothingOfTheDriver) {
   const testing::CaughtReports reports;
   TorchMemory memory;
   CUstream_st* const stream = fake().make_stream(false);
@@ -196,7 +196,7 @@ TEST_F(TorchOnFakeCuda, AStreamMayBeDestroyedBeforeItsTensors) {
   memory.free(memory.allocate(1_MiB, 0, stream), 0, stream);
   const auto calls = fake().calls();
   memory.free(tensor, 0, stream);
-  EXPECT_EQ(fake().calls(), calls) << "what was destroyed is not looked at";
+  EXPECT_EQ(fake().calls(), calls) << "the stream is known";
   EXPECT_EQ(testing::CaughtReports::all(), std::vector<std::string>());
 }
 
