@@ -50,6 +50,10 @@ void cistern_torch_record_stream(void* memory, CUstream_st* stream) {
   cistern::torch_memory().also_used_on(memory, stream);
 }
 
+void cistern_torch_retire_stream(int device, CUstream_st* stream) {
+  cistern::torch_memory().retire(device, stream);
+}
+
 void cistern_torch_empty_cache() {
   cistern::torch_memory().trim();
 }

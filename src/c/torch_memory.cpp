@@ -13,6 +13,7 @@
 #include "cistern/core/shortage.hpp"
 #include "cistern/core/stream_order.hpp"
 #include "cistern/pool/owned_pool.hpp"
+#include "device/cuda_streams.hpp"
 #include "stack/default_stack.hpp"
 #include "stack/on_gpu.hpp"
 
@@ -92,13 +93,14 @@ void TorchMemory::free(void* memory, int gpu, CUstream_st* stream) noexcept {
     report("refused to free %p on GPU %d: freed before, or not allocated there", memory, gpu);
     return;
   }
+  Stream last = entry->stream;
   // PyTorch frees on the stream of the request: the driver need not be asked which that is.
-  const Stream freed_on =
-      stream == entry->stream.handle ? entry->stream : of->stream_or_default(stream);
-  // Where not even the host can wait, the device has failed and does nothing more with it.
-  if (of->device != nullptr)
-    static_cast<void>(make_ready(of->device->stream_order(), entry->stream, freed_on));
-  of->stack->deallocate(entry->block, freed_on);
+  const bool is_same = stream == last.handle && !CudaStreams::is_per_thread(stream);
+  if (of->device != nullptr && !is_same) {
+    const Stream freed_on = of->stream_or_default(stream);
+    last = join(of->device->stream_order(), freed_on, last).value_or(freed_on);
+  }
+  of->stack->deallocate(entry->block, last);
 }
 
 // PyTorch asks this of any tensor, also of one that holds another library's memory.
@@ -112,6 +114,12 @@ void TorchMemory::also_used_on(void* memory, CUstream_st* stream) noexcept {
     if (!noted) report("cannot record a stream: %s", describe(noted.error()).c_str());
     return;
   }
+}
+
+void TorchMemory::retire(int gpu, CUstream_st* stream) noexcept {
+  const OneGpu* const of = find(gpu);
+  if (of != nullptr && of->device != nullptr)
+    of->device->stream_order()->retire(of->stream_or_default(stream));
 }
 
 void TorchMemory::trim() noexcept {
@@ -135,7 +143,8 @@ void TorchMemory::finish_recordings() {
 Block TorchMemory::OneGpu::allocate(const Request& request) const try {
   return stack->allocate(request);
 } catch (const OutOfMemory& error) {
-  if (error.error().is_exhaustion()) throw OutOfCudaMemory(error);
+  const Error& why = error.error();
+  if (why.is_exhaustion() || why.code == Errc::too_large) throw OutOfCudaMemory(error);
   throw;
 }
 

@@ -35,6 +35,7 @@ class TorchMemory {
   [[nodiscard]] void* allocate(std::size_t bytes, int gpu, CUstream_st* stream);
   void free(void* memory, int gpu, CUstream_st* stream) noexcept;
   void also_used_on(void* memory, CUstream_st* stream) noexcept;
+  void retire(int gpu, CUstream_st* stream) noexcept;
   void trim() noexcept;
 
   /// All zero as long as there is no stack for this GPU.

@@ -128,6 +128,7 @@ void Device::put_nodes(std::span<const Block> blocks) noexcept {
 bool Device::deallocate(const Block& block, Stream stream) noexcept {
   if (block.empty()) return true;
   Piece piece;
+  Stream last;
   {
     const std::lock_guard lock(mutex_);
     if (names(block)) {
@@ -136,7 +137,7 @@ bool Device::deallocate(const Block& block, Stream stream) noexcept {
       stats_.count_free(node->requested, piece.bytes);
       stats_.reserved.fall(piece.bytes);
       ++stats_.device_frees;
-      handover_.end_uses(*node, stream);
+      last = handover_.end_uses(*node, stream);
       node->end_life();
       nodes_.put(node);
     } else {
@@ -144,7 +145,7 @@ bool Device::deallocate(const Block& block, Stream stream) noexcept {
     }
   }
   if (piece.bytes == 0) return refuse_free(limits_.kind, block);
-  give_back(piece, stream);
+  give_back(piece, last);
   unpin();
   return true;
 }

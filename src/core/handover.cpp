@@ -16,10 +16,4 @@ bool Handover::add_use(const Node& block, Stream stream) noexcept try {
   return false;
 }
 
-// Where even the host cannot wait the block is free all the same: a device that has failed does
-// nothing more with it.
-void Handover::wait_for(const Use& use, Stream freed_on) noexcept {
-  if (use.stream.id != freed_on.id) static_cast<void>(order_->wait(freed_on, use.stream));
-}
-
 }  // namespace cistern

@@ -157,7 +157,7 @@ CUctx_st* CudaDevice::context() const noexcept {
 }
 
 Stream CudaDevice::stream(CUstream_st* handle) {
-  if (CudaStreamTable::is_default(handle)) return {};
+  if (CudaStreams::is_default(handle)) return {};
   const CudaScope scope(*state_);
   check_cuda(scope.result(), "cuCtxPushCurrent");
   return state_->streams().add(handle);
@@ -226,6 +226,7 @@ void CudaDevice::give_back(Piece piece, Stream stream) noexcept {
 }
 
 void CudaDevice::trim_to(std::size_t keep_bytes) noexcept {
+  if (pages_ != nullptr) pages_->trim();
   state_->trim(keep_bytes);
 }
 

@@ -211,6 +211,19 @@ bool is_sticky(CudaResult code) noexcept {
   return found != nullptr && found->is_sticky;
 }
 
+bool is_gone(CudaResult code) noexcept {
+  switch (code) {
+    case CudaResult::not_initialized:
+    case CudaResult::deinitialized:
+    case CudaResult::invalid_context:
+    case CudaResult::invalid_handle:
+    case CudaResult::context_is_destroyed:
+      return true;
+    default:
+      return false;
+  }
+}
+
 bool is_of_capture(CudaResult code) noexcept {
   return code >= CudaResult::stream_capture_unsupported && static_cast<std::uint32_t>(code) <= 908;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <span>
 #include <utility>
 
@@ -22,12 +23,26 @@ CudaDevice::Pages::Pages(CudaDevice& device, State& state)
     : VirtualMemory(device, {.smallest = state.page, .largest = std::max(state.page, 1_GiB)}),
       state_(state) {}
 
+CudaDevice::Pages::~Pages() {
+  if (ranges_.empty()) return;
+  const CudaScope scope(state_);
+  settle();
+  for (const auto& [start, table] : ranges_)
+    state_.leave(table.left * table.page);
+}
+
+void CudaDevice::Pages::trim() noexcept {
+  if (!has_left_.load(std::memory_order_relaxed)) return;
+  const CudaScope scope(state_);
+  settle();
+}
+
 Expected<AddressRange> CudaDevice::Pages::do_reserve(std::size_t bytes, std::size_t page) noexcept {
   const CudaScope scope(state_);
   if (scope.result() != CudaResult::success)
     return tl::unexpected(state_.fail(scope.result(), bytes));
   const std::lock_guard lock(mutex_);
-  Table table{.pages = {}, .page = page, .left = 0};
+  Table table{.pages = {}, .page = page};
   CudaAddress start = 0;
   const CudaResult code = state_.api.reserve_addresses(&start, bytes, page, 0, 0);
   if (code != CudaResult::success) {
@@ -52,14 +67,17 @@ Expected<AddressRange> CudaDevice::Pages::do_reserve(std::size_t bytes, std::siz
 
 void CudaDevice::Pages::do_release(const AddressRange& range) noexcept {
   const CudaScope scope(state_);
+  settle();
   const std::lock_guard lock(mutex_);
   const auto found = ranges_.find(range.start);
-  if (found->second.left > 0) {
-    state_.synchronize_all();
-    clear(range.start, found->second);
-  }
-  ranges_.erase(found);
-  state_.expect_freed(state_.api.free_addresses(as_address(range.start), range.bytes), 0);
+  found->second.is_released = true;
+  if (found->second.left == 0) release(found);
+}
+
+CudaDevice::Pages::Ranges::iterator CudaDevice::Pages::release(Ranges::iterator range) noexcept {
+  const std::size_t bytes = range->second.pages.size() * range->second.page;
+  state_.expect_freed(state_.api.free_addresses(as_address(range->first), bytes), 0);
+  return ranges_.erase(range);
 }
 
 Expected<void> CudaDevice::Pages::do_map(const AddressRange& range, std::byte* start,
@@ -140,13 +158,12 @@ void CudaDevice::Pages::do_unmap(const AddressRange& range, std::byte* start, st
                                  Stream stream) noexcept {
   const CudaScope scope(state_);
   settle();
-  CudaResult waited = state_.synchronize(stream);
-  if (waited != CudaResult::success && !is_of_capture(waited)) waited = state_.synchronize(stream);
+  const bool is_done = state_.is_done(stream);
   const std::lock_guard lock(mutex_);
   Table& table = ranges_.find(range.start)->second;
   const auto first = static_cast<std::size_t>(start - range.start) / table.page;
   const auto pages = std::span(table.pages).subspan(first, bytes / table.page);
-  if (is_of_capture(waited)) {
+  if (!is_done) {
     std::ranges::fill(pages, Page::left);
     table.left += pages.size();
     ++times_left_;
@@ -170,15 +187,17 @@ void CudaDevice::Pages::settle() noexcept {
   if (!state_.synchronize_all()) return;
   const std::lock_guard lock(mutex_);
   if (times != times_left_) return;
-  for (auto& [start, table] : ranges_)
-    clear(start, table);
+  for (auto range = ranges_.begin(); range != ranges_.end();) {
+    clear(range->first, range->second);
+    range = range->second.is_released ? release(range) : std::next(range);
+  }
   has_left_.store(false, std::memory_order_relaxed);
 }
 
-void CudaDevice::Pages::clear(const std::byte* start, Table& table) noexcept {
+void CudaDevice::Pages::clear(std::byte* start, Table& table) noexcept {
   for (std::size_t i = 0; i < table.pages.size() && table.left > 0; ++i) {
     if (table.pages[i] != Page::left) continue;
-    unmap_page(const_cast<std::byte*>(start) + i * table.page, table.page);  // NOLINT(*-const-cast)
+    unmap_page(start + i * table.page, table.page);
     table.pages[i] = Page::none;
     --table.left;
     state_.account().put(table.page);

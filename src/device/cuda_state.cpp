@@ -70,7 +70,7 @@ CudaDevice::State::State(const CudaApi& entry_points, CUctx_st* users_context, c
   } else if (is_gpus) {
     total_memory = automatic_ceiling_of(total_memory) & ~(step - 1);
   }
-  if (users_context != nullptr) streams_ = CudaStreamTable::of(api, users_context);
+  if (users_context != nullptr) streams_ = std::make_unique<CudaStreams>(api, users_context);
   context_.store(users_context, std::memory_order_release);
 }
 
@@ -162,7 +162,7 @@ CudaResult CudaDevice::State::open() noexcept {
   const CudaResult code = choose_context(chosen);
   if (code != CudaResult::success) return code;
   try {
-    streams_ = CudaStreamTable::of(api, chosen);
+    streams_ = std::make_unique<CudaStreams>(api, chosen);
   } catch (const std::bad_alloc&) {
     if (std::exchange(is_primary_, false)) api.release_primary(id);
     return CudaResult::out_of_memory;
@@ -171,14 +171,15 @@ CudaResult CudaDevice::State::open() noexcept {
   return code;
 }
 
-// Under the lock. The primary context is not made only to be compared with the current one.
+// Under the lock. The primary context is not made only to be compared with the current one. One
+// that is broken does not say whose it is, and is no better than none.
 CudaResult CudaDevice::State::choose_context(CUctx_st*& chosen) noexcept {
   CUctx_st* current = nullptr;
   CudaResult code = api.current_context(&current);
   CudaOrdinal device = -1;
-  if (code == CudaResult::success && current != nullptr) code = api.context_device(&device);
   if (code != CudaResult::success) return code;
-  const bool is_ours = current != nullptr && device == id;
+  const bool is_ours =
+      current != nullptr && api.context_device(&device) == CudaResult::success && device == id;
   if (is_ours) {
     unsigned flags = 0;
     int has_primary = 0;
@@ -204,8 +205,12 @@ void CudaDevice::State::close() noexcept {
   {
     const CudaScope scope(*this);
     for (Waiting waiting; take_waiting(waiting);) {
-      static_cast<void>(may_go(waiting.stream));  // there is no later
-      release(waiting.piece, waiting.stream);
+      // There is no later. To free what is not of the driver's pool waits for the GPU.
+      if (may_go(waiting.stream) || options.memory != Memory::async) {
+        release(waiting.piece, waiting.stream);
+      } else {
+        leave(waiting.piece.bytes);
+      }
     }
     for (CUevent_st* const event : events_)
       api.destroy_event(event);
@@ -249,6 +254,10 @@ void CudaDevice::State::expect_freed(CudaResult code, std::size_t bytes) noexcep
   note(code);
   if (!has_reported_.exchange(true))
     report("cuda could not give %zu bytes back: %s", bytes, cuda_name(code));
+}
+
+void CudaDevice::State::leave(std::size_t bytes) noexcept {
+  report("cuda leaves %zu bytes: a stream that used them cannot be waited for", bytes);
 }
 
 // --- Streams. ---
@@ -314,6 +323,13 @@ CudaResult CudaDevice::State::synchronize(Stream stream) noexcept {
   return code;
 }
 
+// The first error may be one of an earlier call.
+bool CudaDevice::State::is_done(Stream stream) noexcept {
+  CudaResult code = synchronize(stream);
+  if (code != CudaResult::success && !is_of_capture(code)) code = synchronize(stream);
+  return code == CudaResult::success || is_sticky(code) || is_gone(code);
+}
+
 // It is known until its work is done: who looked for it meanwhile would not wait.
 void CudaDevice::State::retire(Stream stream) noexcept {
   static_cast<void>(synchronize(stream));
@@ -321,12 +337,12 @@ void CudaDevice::State::retire(Stream stream) noexcept {
 }
 
 bool CudaDevice::State::synchronize_all() noexcept {
-  bool is_done = !streams().uses_default() || synchronize(Stream{}) == CudaResult::success;
+  bool are_done = !streams().uses_default() || is_done(Stream{});
   std::optional<Stream> next = Stream{};
   while ((next = streams().next_after(*next))) {
-    if (synchronize(*next) != CudaResult::success) is_done = false;
+    if (!is_done(*next)) are_done = false;
   }
-  return is_done;
+  return are_done;
 }
 
 CUevent_st* CudaDevice::State::take_event() noexcept {
@@ -398,12 +414,32 @@ CudaResult CudaDevice::State::ask(std::size_t bytes, CUstream_st* stream, void*&
     case Memory::async: {
       CUmemPoolHandle_st* from = nullptr;
       code = pool(from);
-      if (code == CudaResult::success) code = api.allocate_async(&address, bytes, from, stream);
+      if (code != CudaResult::success) break;
+      bound_pool(from);
+      code = api.allocate_async(&address, bytes, from, stream);
       break;
     }
   }
   memory = as_pointer(address);
   return code;
+}
+
+// What the driver's pool keeps idle is under the ceiling too; the bytes of the request are charged.
+// The pool keeps at least what it is told to.
+void CudaDevice::State::bound_pool(CUmemPoolHandle_st* from) noexcept {
+  const std::size_t left = saturating_subtract(total_memory, account().held());
+  if (pool_idle() <= left) return;
+  trim_pool(from, left);
+  if (pool_idle() <= left) return;
+  static_cast<void>(synchronize_all());
+  trim_pool(from, 0);
+}
+
+// What was freed is the pool's once the streams have come to that.
+void CudaDevice::State::trim_pool(CUmemPoolHandle_st* from, std::size_t keep_bytes) noexcept {
+  std::uint64_t used = 0;
+  if (keep_bytes > 0) api.get_pool(from, CudaPoolAttribute::used_current, &used);
+  note(api.trim_pool(from, keep_bytes == 0 ? 0 : saturating_add(used, keep_bytes)));
 }
 
 Expected<Device::Piece> CudaDevice::State::obtain(std::size_t bytes, Stream stream) noexcept {
@@ -452,13 +488,9 @@ void CudaDevice::State::give_back(const Piece& piece, Stream stream) noexcept {
 
 // Once what stands in the stream is done, or where the pool sees to that; not in a capture.
 bool CudaDevice::State::may_go(Stream stream) noexcept {
-  if (options.memory == Memory::async) {
-    const CudaQueue queue = streams().queue_or_default(stream);
-    return !is_of_capture(capture_of(queue.get()).refusal());
-  }
-  CudaResult code = synchronize(stream);
-  if (code != CudaResult::success && !is_of_capture(code)) code = synchronize(stream);
-  return !is_of_capture(code);
+  if (options.memory != Memory::async) return is_done(stream);
+  const CudaQueue queue = streams().queue_or_default(stream);
+  return !is_of_capture(capture_of(queue.get()).refusal());
 }
 
 void CudaDevice::State::release(const Piece& piece, Stream stream) noexcept {
@@ -528,7 +560,6 @@ std::size_t CudaDevice::State::pool_idle() const noexcept {
   return is_known ? saturating_subtract(reserved, used) : 0;
 }
 
-// What was freed is the pool's once the streams have come to that.
 void CudaDevice::State::trim(std::size_t keep_bytes) noexcept {
   CUmemPoolHandle_st* const from = pool_.load(std::memory_order_acquire);
   if (from == nullptr && !has_waiting_.load(std::memory_order_relaxed)) return;
@@ -536,10 +567,8 @@ void CudaDevice::State::trim(std::size_t keep_bytes) noexcept {
   if (scope.result() != CudaResult::success) return;
   settle();
   if (from == nullptr) return;
-  synchronize_all();
-  std::uint64_t used = 0;
-  if (keep_bytes > 0) api.get_pool(from, CudaPoolAttribute::used_current, &used);
-  note(api.trim_pool(from, keep_bytes == 0 ? 0 : saturating_add(used, keep_bytes)));
+  static_cast<void>(synchronize_all());
+  trim_pool(from, keep_bytes);
 }
 
 std::vector<CudaFound> find_cuda_devices(std::string& why_none) try {

@@ -11,7 +11,7 @@
 
 #include "cistern/device/cuda.hpp"
 #include "device/cuda_api.hpp"
-#include "device/cuda_stream_table.hpp"
+#include "device/cuda_streams.hpp"
 #include "device/device_account.hpp"
 
 namespace cistern {
@@ -80,7 +80,7 @@ class CudaDevice::State {
 
   // --- streams: all are called within a scope ---
 
-  [[nodiscard]] CudaStreamTable& streams() const noexcept { return *streams_; }
+  [[nodiscard]] CudaStreams& streams() const noexcept { return *streams_; }
   CudaResult wait(Stream waiter, Stream on) noexcept;
   /// Of a stream that nobody else captures.
   CudaResult synchronize(CUstream_st* handle) const noexcept;
@@ -88,6 +88,8 @@ class CudaDevice::State {
   void retire(Stream stream) noexcept;
   /// Waits for all streams that were used; false if one cannot be waited for.
   bool synchronize_all() noexcept;
+  /// Waits for one, and says whether nothing that stood in it goes on: not if it is captured.
+  bool is_done(Stream stream) noexcept;
 
   /// What a stream is in: a graph, which is told by a number; nothing, which is 0; or a capture of
   /// another stream stands in the way, and nothing can be enqueued.
@@ -127,6 +129,8 @@ class CudaDevice::State {
 
   /// Says so once if memory could not be given back.
   void expect_freed(CudaResult code, std::size_t bytes) noexcept;
+  /// Says that the memory stays the process's: it may be in use, and nothing can tell when no more.
+  void leave(std::size_t bytes) noexcept;
 
  private:
   struct Waiting {  // memory that goes back once its stream can be waited for
@@ -139,6 +143,8 @@ class CudaDevice::State {
   CudaResult choose_context(CUctx_st*& chosen) noexcept;
   CudaResult record(CUevent_st* event, CUstream_st* handle, const Capture& before) const noexcept;
   [[nodiscard]] bool may_go(Stream stream) noexcept;
+  void bound_pool(CUmemPoolHandle_st* from) noexcept;
+  void trim_pool(CUmemPoolHandle_st* from, std::size_t keep_bytes) noexcept;
   CudaResult pool(CUmemPoolHandle_st*& made) noexcept;
   CudaResult ask(std::size_t bytes, CUstream_st* stream, void*& memory) noexcept;
   bool make_room_to_wait() noexcept;
@@ -148,7 +154,7 @@ class CudaDevice::State {
   void note(CudaResult code) noexcept;
 
   DeviceAccount* account_ = nullptr;
-  std::shared_ptr<CudaStreamTable> streams_;  // of the context, and there before it is
+  std::unique_ptr<CudaStreams> streams_;  // of the context, and there before it is
   std::atomic<CUctx_st*> context_{nullptr};
   std::atomic<CudaResult> broken_{CudaResult::success};
   std::atomic<bool> has_reported_{false};

@@ -194,17 +194,18 @@ void Arena::take_back(Node& record, Stream stream) noexcept {
   note_cached_peak();
 }
 
-// What is used again of the chunk is used on its stream.
+// What is used again of the chunk is used on its stream. If that cannot wait for those that have
+// used it, nothing is.
 void Arena::take_back_taken(Taken& record, Stream stream) noexcept {
-  come_home(record, stream, stream_);
+  behind_ = end_uses(record, join(behind_, stream));
   const Sum sum = sum_of(record);
   count_free(sum);
   record.end_life();
   dead_ += sum;
   if (taken_live().blocks == 0) {
     rewind();
-    if (is_closed()) give_up_chunk();
-  } else if (&record + 1 == next_.read()) {
+    if (is_closed() || !is_ready()) give_up_chunk();
+  } else if (&record + 1 == next_.read() && is_ready()) {
     dead_ -= sum;
     next_.set(&record);
     set_room(room() + sum.granted);
@@ -229,7 +230,7 @@ void Arena::rewind() noexcept {
 
 void Arena::take_back_passed(Passed& record, Stream stream) noexcept {
   const Block below = record.below;
-  end_uses(record, stream);
+  const Stream last = end_uses(record, stream);
   count_free(sum_of(record));
   record.end_life();
   if (!record.is_held) {
@@ -238,7 +239,7 @@ void Arena::take_back_passed(Passed& record, Stream stream) noexcept {
   }
   hold_less(below.bytes);
   passed_.put(&record);
-  upstream().deallocate(below, stream);
+  upstream().deallocate(below, last);
 }
 
 // The blocks of the chunk are over because their generations are of before the reset.
@@ -246,9 +247,11 @@ void Arena::take_all_back() noexcept {
   note_work();
   while (Passed* record = ended_by_reset_.newest())
     take_back_passed(*record, record->stream);
-  if (has_uses()) end_uses_if([&](const Node& record) { return is_taken(record); }, stream_);
+  const auto ends = [&](const Node& record) { return is_taken(record); };
+  behind_ = end_uses_if(ends, join(stream_, behind_));
   count_free(taken_live());
   rewind();
+  if (!is_ready()) give_up_chunk();
 }
 
 void Arena::note_work() noexcept {
@@ -296,6 +299,7 @@ void Arena::fit_chunk() noexcept {
 
 // If there is memory for one.
 void Arena::set_chunk(const Work& work) noexcept {
+  behind_ = stream_;
   const std::optional<std::size_t> bytes = round_up(work.bytes, below_granule_ + 1);
   if (!bytes || !set_page(work.blocks)) return;
   const Expected<Block> block = upstream().try_allocate({.bytes = *bytes, .stream = stream_});
@@ -314,7 +318,7 @@ void Arena::give_up_chunk() noexcept {
   hold_less(chunk_.bytes);
   chunk_bytes_.set(0);
   rewind();
-  upstream().deallocate(std::exchange(chunk_, {}), stream_);
+  upstream().deallocate(std::exchange(chunk_, {}), behind_);
 }
 
 // Records for so many blocks. Those of a former page stay, so that handles can be read, and

@@ -82,9 +82,8 @@ bool Cache::deallocate_slowly(const Block& block, Stream stream) noexcept {
       call_back_mine();  // so that the order of the last uses is kept
       auto& node = static_cast<CacheNode&>(*block.node);
       node.end_life();
-      node.stream = stream;
+      node.stream = handover_.end_uses(node, stream);
       node.has_other_uses = false;
-      handover_.end_uses(node, stream);
       stats_.count_free(node.requested, node.bytes);
       keep(node, leaving);
       lend();

@@ -139,8 +139,7 @@ bool Coalesce::deallocate(const Block& block, Stream stream) noexcept {
       stats_.count_free(chunk->requested, chunk->bytes);
       const bool goes_home = options_.streams == StreamSharing::separate;
       const Stream home = goes_home ? chunk->stream : stream;
-      handover_.end_uses(*chunk, home);
-      parts_.put(chunk, handover_.make_ready(stream, home) ? home : stream);
+      parts_.put(chunk, handover_.end_uses(*chunk, handover_.join(home, stream)));
       stats_.cached.move_to(parts_.idle_bytes());
       if (parts_.idle_bytes() > max_idle_) release_idle(max_idle_, leaving);
       over = is_over();

@@ -254,11 +254,11 @@ void Planned::take_back(Node& record, Stream stream) noexcept {
 }
 
 void Planned::take_back_step(PlanStep& step, Stream stream) noexcept {
-  const Laid& laid = laid_of(step);
+  Laid& laid = laid_of(step);
   const bool is_of_plan = &laid == &laid_;
-  come_home(step, stream, laid.stream);
+  laid.behind = end_uses(step, join(laid.behind, stream));
   if (is_of_plan && mode_ == Mode::in_order) {
-    if (next_free_.read() != last_free_ && *next_free_.read() == &step) {
+    if (laid.is_ready() && next_free_.read() != last_free_ && *next_free_.read() == &step) {
       freed_requested_.rise(step.requested.read());
       step.end_life();
       next_free_.set(next_free_.read() + 1);
@@ -277,6 +277,10 @@ void Planned::take_back_step(PlanStep& step, Stream stream) noexcept {
   count_free(sum);
   live_planned_ -= sum;
   step.end_life();
+  if (is_of_plan && !laid.is_ready()) {
+    now_.give_up();
+    stop_serving();
+  }
   if (!is_of_plan) forget_retired();
   if (is_closed()) trim_own(0);
 }
@@ -310,13 +314,13 @@ void Planned::follow_passed_free(const Passed& record) noexcept {
 
 void Planned::end_passed(Passed& record, Stream stream) noexcept {
   const Block below = record.below;
-  end_uses(record, stream);
+  const Stream last = end_uses(record, stream);
   count_free(sum_of(record));
   record.end_life();
   live_passed_.remove(&record);
   hold_less(below.bytes);
   passed_.put(&record);
-  upstream().deallocate(below, stream);
+  upstream().deallocate(below, last);
 }
 
 // Of older cycles nothing is known.
@@ -347,12 +351,9 @@ void Planned::take_all_back() noexcept {
     if (!record->is_held) end_passed(*record, record->stream);
     record = newer;
   }
-  if (has_uses()) {
-    const auto ends = [](const Node& record) {
-      return !is_passed(record) && !is_held(static_cast<const PlanStep&>(record));
-    };
-    end_uses_if(ends, laid_.stream);
-  }
+  end_uses_of_reset(laid_);
+  for (Laid& retired : retired_)
+    end_uses_of_reset(retired);
   // The steps are over because their generations are of before the reset.
   Sum ended = live_planned_;
   if (has_held_) {
@@ -364,6 +365,15 @@ void Planned::take_all_back() noexcept {
   live_planned_ -= ended;
   count_free(ended);
   note_cached_peak();
+}
+
+void Planned::end_uses_of_reset(Laid& laid) noexcept {
+  const auto ends = [&](const Node& record) {
+    if (is_passed(record)) return false;
+    const auto& step = static_cast<const PlanStep&>(record);
+    return !is_held(step) && &laid_of(step) == &laid;
+  };
+  laid.behind = end_uses_if(ends, laid.behind);
 }
 
 // What a reset ends is recorded in the order in which it was taken.
@@ -471,8 +481,11 @@ void Planned::make_plan(CycleRecord record, const std::vector<bool>& varies) noe
   const Stream stream =
       laid_.plan != nullptr && mode_ == Mode::in_order ? laid_.stream : last_asked_;
   if (plan->slab_bytes() == 0 || !can_order(*plan, stream)) return;
-  Laid next{
-      .steps = std::move(spare_.back()), .plan = std::move(plan), .slab = {}, .stream = stream};
+  Laid next{.steps = std::move(spare_.back()),
+            .plan = std::move(plan),
+            .slab = {},
+            .stream = stream,
+            .behind = stream};
   spare_.pop_back();
   if (laid_.plan != nullptr) put_plan_aside();
   const std::lock_guard lock(laid_mutex_);
@@ -537,6 +550,7 @@ void Planned::lay_out() noexcept {
                                .stream = laid_.stream});
   if (!slab) return;
   laid_.slab = *slab;
+  laid_.behind = laid_.stream;
   hold_more(slab->bytes);
   note_cached_peak();
   const bool is_address = device().limits().memory_is_address;
@@ -549,7 +563,7 @@ void Planned::lay_out() noexcept {
 void Planned::give_up_slab(Laid& laid) noexcept {
   if (laid.slab.empty()) return;
   hold_less(laid.slab.bytes);
-  upstream().deallocate(std::exchange(laid.slab, {}), laid.stream);
+  upstream().deallocate(std::exchange(laid.slab, {}), join(laid.stream, laid.behind));
 }
 
 // Until the next cycle begins, all is passed on.
@@ -578,7 +592,8 @@ void Planned::begin_cycle(bool was_reset) noexcept {
     lay_out();
     lay_out_at_ = cycles() + cycles_between_attempts;
   }
-  if (laid_.plan == nullptr || laid_.slab.empty()) {
+  laid_.behind = join(laid_.stream, laid_.behind);
+  if (laid_.plan == nullptr || laid_.slab.empty() || !laid_.is_ready()) {
     stop_serving();
     now_.clear();
     return;
@@ -687,7 +702,7 @@ Sum Planned::sum_of(const Node& record) const noexcept {
   return {.blocks = 1, .requested = step.requested.read(), .granted = step.granted};
 }
 
-const Planned::Laid& Planned::laid_of(const PlanStep& step) const noexcept {
+Planned::Laid& Planned::laid_of(const PlanStep& step) noexcept {
   if (laid_.plan != nullptr && laid_.plan->has(step)) return laid_;
   const auto owns = [&](const Laid& laid) { return laid.plan->has(step); };
   return *std::ranges::find_if(retired_, owns);

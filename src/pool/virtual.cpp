@@ -82,8 +82,8 @@ Expected<PagedChunk*> Virtual::obtain(const Request& request) noexcept {
 
 Expected<PagedChunk*> Virtual::place(std::size_t bytes, std::size_t room,
                                      const Request& request) noexcept {
-  if (!idle_order_.make_ready(request.stream))
-    return tl::unexpected(fail(Errc::device_failed, request.bytes));
+  if (const Expected<void> ready = idle_order_.make_ready(request.stream); !ready)
+    return tl::unexpected(fail(ready.error().code, request.bytes));
   const Expected<PagedChunk*> chunk = claim(bytes, room, request);
   if (!chunk) return chunk;
   (*chunk)->stream = request.stream;
@@ -132,8 +132,7 @@ bool Virtual::deallocate(const Block& block, Stream stream) noexcept {
     accepted = block.node->names(block, this);
     if (accepted) {
       auto& chunk = static_cast<PagedChunk&>(*block.node);
-      handover_.end_uses(chunk, stream);
-      idle_order_.note_free(stream);
+      idle_order_.note_free(handover_.end_uses(chunk, stream));
       stats_.count_free(chunk.requested, chunk.bytes);
       space_.release(chunk);
       if (abandoned_) unmap_idle(unbounded);

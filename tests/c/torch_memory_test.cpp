@@ -5,6 +5,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -129,6 +130,47 @@ TEST_F(TorchOnFakeCuda, AStreamThatIsRecordedIsWaitedFor) {
   memory.free(same, 0, home);
 }
 
+TEST_F(TorchOnFakeCuda, AThreadsDefaultStreamIsNotAnothers) {
+  auto* const per_thread =
+      reinterpret_cast<CUstream_st*>(cuda_per_thread_stream);  // NOLINT(performance-no-int-to-ptr)
+  stand_on("cache > cuda");
+  TorchMemory memory;
+  void* const tensor = memory.allocate(2_MiB, 0, per_thread);
+  use(per_thread, tensor, 2_MiB);
+  std::thread([&] {
+    fake().wait(per_thread, nullptr);  // and so for the other thread's
+    use(per_thread, tensor, 2_MiB);
+    memory.free(tensor, 0, per_thread);
+  }).join();
+  void* const same = memory.allocate(2_MiB, 0, per_thread);
+  EXPECT_EQ(same, tensor);
+  use(per_thread, same, 2_MiB);
+  memory.free(same, 0, per_thread);
+}
+
+TEST_F(TorchOnFakeCuda, AStreamThatIsRetiredMayBeDestroyed) {
+  for (const char* stack : {"cache > cuda", "coalesce > cuda", "virtual > cuda"}) {
+    SCOPED_TRACE(stack);
+    stand_on(stack);
+    TorchMemory memory;
+    CUstream_st* const own = fake().make_stream(false);
+    memory.retire(0, own);  // of which nothing is known yet
+    memory.retire(-1, own);
+    void* const tensor = memory.allocate(2_MiB, 0, own);
+    void* const recorded = memory.allocate(2_MiB, 0, nullptr);
+    use(own, tensor, 2_MiB);
+    memory.also_used_on(recorded, own);
+    memory.free(tensor, 0, own);
+    memory.retire(0, own);
+    fake().destroy_stream(own);
+    memory.free(recorded, 0, nullptr);
+    void* const next = memory.allocate(2_MiB, 0, nullptr);
+    use(nullptr, next, 2_MiB);
+    memory.free(next, 0, nullptr);
+    memory.trim();
+  }
+}
+
 TEST_F(TorchOnFakeCuda, WhatIsNotLiveIsReportedAndLeftAlone) {
   on({.gpus = 2});
   const testing::CaughtReports reports;
@@ -212,8 +254,19 @@ TEST_F(TorchOnFakeCuda, OutOfMemorySaysWhatStoodInTheWay) {
         std::string(error.what()).starts_with("CUDA out of memory. limit refused 2097152 bytes: "))
         << error.what();
   }
-  EXPECT_THROW((void)memory.allocate(unbounded, 0, nullptr), OutOfMemory);
   memory.free(tensor, 0, nullptr);
+  for (const char* stack : {"limit(4MiB) > cache > cuda", "", "virtual > cuda"}) {
+    stand_on(stack);
+    for (const std::size_t bytes : {1024 * 1_GiB, unbounded}) {  // more than any GPU has
+      TorchMemory other;
+      try {
+        (void)other.allocate(bytes, 0, nullptr);
+        FAIL();
+      } catch (const OutOfMemory& error) {
+        EXPECT_TRUE(std::string(error.what()).starts_with("CUDA out of memory. ")) << error.what();
+      }
+    }
+  }
 }
 
 TEST_F(TorchOnFakeCuda, AStackThatCannotBeOpenedSaysWhyAndIsTriedAgain) {

@@ -173,5 +173,99 @@ TEST_F(CudaPages, ThatAreLeftInACaptureAreTakenAgainOrGoWhenItHasEnded) {
   EXPECT_EQ(opened->free_memory(), opened->limits().total_memory);
 }
 
+TEST_F(CudaPages, OfARangeThatIsReleasedInACaptureGoWhenItHasEnded) {
+  const auto opened = device();
+  VirtualMemory& memory = *opened->virtual_memory();
+  CUstream_st* const handle = fake().make_stream(false);
+  const Stream stream = opened->stream(handle);
+  const AddressRange range = memory.reserve(64_MiB, 2_MiB).value();
+  ASSERT_TRUE(memory.map(range, range.start, 4_MiB, stream));
+  fake().launch(
+      handle, {{.block = block_at(range.start, 4_MiB), .access = SimulatedQueues::Access::write}});
+  fake().begin_capture(handle);
+  memory.unmap(range, range.start, 4_MiB, stream);
+  memory.release(range);
+  opened->trim();
+  EXPECT_EQ(fake().figures().used, 4_MiB) << "they may be in use";
+  EXPECT_EQ(fake().figures().reserved, 64_MiB);
+  EXPECT_TRUE(fake().end_capture(handle));
+  opened->trim();
+  EXPECT_EQ(fake().figures().used, 0U);
+  EXPECT_EQ(fake().figures().reserved, 0U);
+  testing::expect_nothing_held(*opened);
+}
+
+TEST_F(CudaPages, ThatAreInUseWhenTheDeviceEndsInACaptureStay) {
+  on({.gpus = 8});  // they are charged to a GPU of no other test
+  const testing::CaughtReports reports;
+  fake().push(fake().primary_context(7));
+  CUstream_st* const handle = fake().make_stream(false);
+  fake().pop();
+  {
+    const auto opened = device({.device = 7});
+    const Stream stream = opened->stream(handle);
+    const Stack stack = open("virtual(page=2MiB) > mine", {{"mine", opened}});
+    const Block block = stack->allocate({.bytes = 4_MiB, .stream = stream});
+    fake().begin_capture(handle);
+    stack->deallocate(block, stream);
+  }
+  EXPECT_EQ(fake().figures().used, 4_MiB);
+  EXPECT_EQ(fake().misuses(), std::vector<std::string>());
+  EXPECT_EQ(testing::CaughtReports::all(),
+            std::vector<std::string>{"cuda leaves 4194304 bytes: a stream that used them cannot be "
+                                     "waited for"});
+  {
+    const auto next = device({.device = 7});
+    EXPECT_EQ(next->free_memory(), next->limits().total_memory - 4_MiB);
+  }
+  on({});
+}
+
+TEST_F(CudaPages, StayAsLongAsTheirStreamCannotBeWaitedFor) {
+  const auto opened = device();
+  VirtualMemory& memory = *opened->virtual_memory();
+  const AddressRange range = memory.reserve(64_MiB, 2_MiB).value();
+  ASSERT_TRUE(memory.map(range, range.start, 4_MiB));
+  const auto synchronize = fake().api().synchronize_event;
+  static CudaResult answer{};
+  fake().changeable_api().synchronize_event = [](CUevent_st*) { return answer; };
+  answer = CudaResult::unknown;
+  memory.unmap(range, range.start, 2_MiB, {});
+  EXPECT_EQ(fake().figures().used, 4_MiB);
+  EXPECT_EQ(opened->stats().reserved.current, 2_MiB);
+  for (const CudaResult final : {CudaResult::illegal_address, CudaResult::context_is_destroyed}) {
+    answer = final;
+    memory.unmap(range, range.start + 2_MiB, 2_MiB, {});
+    EXPECT_EQ(fake().figures().used, 0U) << "nothing uses them any more";
+    fake().changeable_api().synchronize_event = synchronize;
+    ASSERT_TRUE(memory.map(range, range.start + 2_MiB, 2_MiB));
+    fake().changeable_api().synchronize_event = [](CUevent_st*) { return answer; };
+  }
+  fake().changeable_api().synchronize_event = synchronize;
+  memory.unmap(range, range.start + 2_MiB, 2_MiB, {});
+  memory.release(range);
+}
+
+/// What goes back waits for the streams that this device's memory was used on, and for no others.
+TEST_F(CudaPages, DoNotWaitForStreamsThatOtherDevicesUse) {
+  const auto opened = device();
+  const auto other = device(CudaDevice::Memory::managed);
+  CUstream_st* const own = fake().make_stream(false);
+  CUstream_st* const others = fake().make_stream(false);
+  static_cast<void>(other->stream(others));
+  const Stream stream = opened->stream(own);
+  VirtualMemory& memory = *opened->virtual_memory();
+  const AddressRange range = memory.reserve(64_MiB, 2_MiB).value();
+  ASSERT_TRUE(memory.map(range, range.start, 2_MiB, stream));
+  fake().begin_capture(own);
+  memory.unmap(range, range.start, 2_MiB, stream);
+  EXPECT_TRUE(fake().end_capture(own));
+  fake().begin_capture(others);
+  opened->trim();
+  EXPECT_EQ(fake().figures().used, 0U);
+  EXPECT_TRUE(fake().end_capture(others));
+  memory.release(range);
+}
+
 }  // namespace
 }  // namespace cistern

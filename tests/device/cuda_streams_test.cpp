@@ -2,6 +2,7 @@
 // memory while a stream is captured into a graph.
 #include <atomic>
 #include <future>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -15,6 +16,7 @@
 #include "cistern/stack/stack.hpp"
 #include "support/cuda_machine.hpp"
 #include "support/ledger.hpp"
+#include "support/reports.hpp"
 #include "support/seed.hpp"
 #include "support/stream_program.hpp"
 
@@ -80,6 +82,38 @@ TEST_F(CudaStreams, AreKnownToAllDevicesInTheContext) {
   const auto other = make<CudaDevice>(fake().api(), fake().current(), CudaDevice::Options{});
   fake().pop();
   EXPECT_FALSE(other->transfer()->fill(block, 0, 1, {}, one->stream(handle)));
+}
+
+TEST_F(CudaStreams, AreKnownAsLongAsADeviceIsOpenThatHasUsedThem) {
+  auto one = device(CudaKind::async);
+  const auto two = device(CudaKind::async);
+  CUstream_st* const shared = fake().make_stream(false);
+  CUstream_st* const ones = fake().make_stream(false);
+  const Stream stream = one->stream(shared);
+  static_cast<void>(one->stream(ones));
+  two->deallocate(two->allocate({.bytes = 1_MiB, .stream = stream}), stream);
+  one = Ref<CudaDevice>();
+  EXPECT_EQ(two->stream(shared), stream);
+  fake().destroy_stream(ones);  // which the other device does not know
+  two->trim();
+  two->stream_order()->retire(stream);
+  fake().destroy_stream(shared);
+  two->trim();
+  EXPECT_EQ(fake().figures().used, 0U);
+}
+
+TEST_F(CudaStreams, AreKnownToAnyNumberOfDevices) {
+  std::vector<Ref<CudaDevice>> devices;
+  CUstream_st* const handle = fake().make_stream(false);
+  for (int i = 0; i < 100; ++i) {
+    devices.push_back(device());
+    EXPECT_EQ(devices.back()->stream(handle), devices.front()->stream(handle));
+  }
+  const Stream stream = devices.front()->stream(handle);
+  while (devices.size() > 1) {
+    devices.erase(devices.begin());
+    EXPECT_EQ(devices.back()->stream(handle), stream);
+  }
 }
 
 TEST_F(CudaStreams, AHandleThatIsUsedAgainIsAnotherStream) {
@@ -326,6 +360,39 @@ TEST_F(CudaStreams, StreamsOfOneCaptureWaitForEachOther) {
   EXPECT_TRUE(fake().end_capture(handles[1]));
 }
 
+/// What stood in the captured stream before goes on, and it cannot be waited for.
+TEST_F(CudaStreams, ABlockThatACapturedStreamUsesTooIsNotHandedOutBesideIt) {
+  for (const char* pools : {"cache > mine", "coalesce > mine", "virtual > mine",
+                            "arena(chunk=4MiB) > cache > mine", "limit(1GiB) > mine"}) {
+    SCOPED_TRACE(pools);
+    const auto opened = device();
+    CUstream_st* const homes = fake().make_stream(false);
+    CUstream_st* const sides = fake().make_stream(false);
+    const Stream home = opened->stream(homes);
+    const Stream side = opened->stream(sides);
+    const Stack stack = open(pools, {{"mine", opened}});
+    const Block block = stack->allocate({.bytes = 2_MiB, .stream = home});
+    use(sides, block);
+    ASSERT_TRUE(stack->also_used_on(block, side));
+    fake().begin_capture(sides);
+    stack->deallocate(block, home);
+    const Expected<Block> beside = stack->try_allocate({.bytes = 2_MiB, .stream = home});
+    if (beside) {
+      EXPECT_NE(beside->memory, block.memory);
+      use(homes, *beside);
+      stack->deallocate(*beside, home);
+    } else {
+      EXPECT_EQ(beside.error().code, Errc::in_capture);
+    }
+    EXPECT_TRUE(fake().end_capture(sides));
+    for (int i = 0; i < 2; ++i) {
+      const Block next = stack->allocate({.bytes = 2_MiB, .stream = home});
+      use(homes, next);
+      stack->deallocate(next, home);
+    }
+  }
+}
+
 /// Between the look at a stream and the event that is recorded there.
 TEST_F(CudaStreams, ACaptureThatBeginsMeanwhileIsNeitherEnteredNorBroken) {
   static testing::FakeCuda* machine = nullptr;
@@ -388,6 +455,30 @@ TEST_F(CudaStreams, ACaptureThatIsUnderWayWhenTheDeviceEndsLosesNothing) {
   EXPECT_EQ(fake().leaks(), "");
 }
 
+/// Those of the driver's pool would be freed in the graph, or under work that goes on.
+TEST_F(CudaStreams, OnlyBlocksOfTheDriversPoolStayWhereADeviceEndsInACapture) {
+  for (const CudaKind kind :
+       {CudaKind::device, CudaKind::managed, CudaKind::pinned, CudaKind::async}) {
+    SCOPED_TRACE(testing::name_of(kind));
+    on({.gpus = 7});  // what stays is charged to a GPU of no other test
+    const testing::CaughtReports reports;
+    fake().push(fake().primary_context(6));
+    CUstream_st* const handle = fake().make_stream(false);
+    fake().pop();
+    {
+      const auto opened = device({.device = 6, .memory = kind});
+      const Stream stream = opened->stream(handle);
+      const Block block = opened->allocate({.bytes = 1_MiB, .stream = stream});
+      fake().begin_capture(handle);
+      opened->deallocate(block, stream);
+    }
+    EXPECT_TRUE(fake().end_capture(handle)) << "it is not broken";
+    EXPECT_EQ(testing::CaughtReports::all().size(), kind == CudaKind::async ? 1U : 0U);
+    EXPECT_EQ(fake().leaks().empty(), kind != CudaKind::async);
+  }
+  on({});
+}
+
 TEST_F(CudaStreams, TransfersAreAPartOfTheGraphOrRefused) {
   const auto opened = device();
   CUstream_st* const handle = fake().make_stream();
@@ -445,12 +536,19 @@ TEST_F(CudaStreams, APlannedTurnIsCapturedAtTheAddressesOfThePlan) {
 /// The queues of a fake GPU, with a device's names for the streams.
 class CudaProgramStreams {
  public:
-  CudaProgramStreams(testing::FakeCuda& fake, CudaDevice& device) : fake_(fake), device_(device) {}
+  /// Where streams are captured, `captures` is the seed that says when: one at a time.
+  CudaProgramStreams(testing::FakeCuda& fake, CudaDevice& device,
+                     std::optional<std::uint64_t> captures)
+      : fake_(fake),
+        device_(device),
+        has_captures_(captures.has_value()),
+        random_(captures.value_or(0)) {}
 
   [[nodiscard]] Stream make_stream(bool /*out_of_order*/) {
     return device_.stream(fake_.make_stream(made_++ % 2 == 0));
   }
   void launch(Stream stream, const std::vector<SimulatedQueues::Use>& uses) {
+    if (has_captures_ && random_.chance(10)) begin_or_end_capture(stream);
     fake_.launch(handle(stream), uses);
     ++launched_;
   }
@@ -459,19 +557,31 @@ class CudaProgramStreams {
     if (!gone_.contains(on.id)) fake_.wait(handle(waiter), handle(on));
   }
   bool synchronize(Stream stream) {
+    end_capture();
     fake_.synchronize(handle(stream));
     return true;
   }
   void retire(Stream stream) {
+    end_capture();
     device_.stream_order()->retire(stream);
     fake_.destroy_stream(handle(stream));
     gone_.insert(stream.id);
   }
   bool step(std::uint64_t choice) { return fake_.queues().step(choice); }
 
+  void end_capture() {
+    if (captured_ != nullptr) EXPECT_TRUE(fake_.end_capture(std::exchange(captured_, nullptr)));
+  }
+
   [[nodiscard]] std::size_t launched() const { return launched_; }
 
  private:
+  void begin_or_end_capture(Stream stream) {
+    if (captured_ != nullptr) return end_capture();
+    if (stream.id == 0) return;
+    captured_ = handle(stream);
+    fake_.begin_capture(captured_);
+  }
   static CUstream_st* handle(Stream stream) {
     return stream.id == 0 ? special_handle(cuda_legacy_stream)
                           : static_cast<CUstream_st*>(stream.handle);
@@ -479,6 +589,9 @@ class CudaProgramStreams {
 
   testing::FakeCuda& fake_;
   CudaDevice& device_;
+  const bool has_captures_;
+  testing::Random random_;
+  CUstream_st* captured_ = nullptr;
   std::set<std::uint64_t> gone_;
   std::size_t made_ = 0;
   std::size_t launched_ = 0;
@@ -499,7 +612,7 @@ class CudaPrograms : public testing::OnFakeCuda, public ::testing::WithParamInte
   };
 
   /// One program on one stack, half of them on a GPU so small that idle memory goes back.
-  Found run(std::uint64_t seed, bool ignores_waits) {
+  Found run(std::uint64_t seed, bool ignores_waits, bool has_captures = false) {
     testing::Random random(seed);
     on({.memory = random.chance(50) ? 12_MiB : 1_GiB, .page = 64_KiB});
     if (ignores_waits) {
@@ -511,7 +624,8 @@ class CudaPrograms : public testing::OnFakeCuda, public ::testing::WithParamInte
     {
       const auto opened = device({.memory = GetParam().memory, .ceiling = 0});
       const Stack stack = open(GetParam().pools, {{"mine", opened}});
-      CudaProgramStreams streams(fake(), *opened);
+      CudaProgramStreams streams(fake(), *opened,
+                                 has_captures ? std::optional(seed) : std::nullopt);
       testing::StreamProgram program(*stack, streams,
                                      {.streams = 1 + random.below(4),
                                       .out_of_order = false,
@@ -526,6 +640,7 @@ class CudaPrograms : public testing::OnFakeCuda, public ::testing::WithParamInte
       for (int i = 0; i < 5; ++i)
         program.turn(random.chance(80) ? turn : turn + 1, steps);
       if (random.chance(20)) stack->trim();
+      streams.end_capture();
       EXPECT_EQ(stack->validate(), "");
       found.works = streams.launched();
     }
@@ -558,6 +673,14 @@ TEST_P(CudaPrograms, HaveTheirMemoryInOrder) {
     works += found.works;
   }
   EXPECT_GT(works, 2000U);
+}
+
+TEST_P(CudaPrograms, HaveTheirMemoryInOrderWhileStreamsAreCaptured) {
+  const std::uint64_t first = testing::seed_or(1);
+  for (std::uint64_t seed = first; seed < first + 100; ++seed) {
+    SCOPED_TRACE(testing::replay_hint(seed));
+    ASSERT_EQ(run(seed, false, true).misuses, std::vector<std::string>());
+  }
 }
 
 TEST_P(CudaPrograms, AreCaughtWithoutTheirWaits) {

@@ -612,6 +612,19 @@ TEST_F(CudaTest, TheDriversPoolKeepsWhatIsFreedUntilItIsTrimmed) {
   EXPECT_EQ(fake().figures().used, 0U);
 }
 
+TEST_F(CudaTest, WhatTheDriversPoolKeepsIsUnderTheCeiling) {
+  const auto opened = device({.memory = CudaKind::async, .ceiling = 16_MiB});
+  CUstream_st* const handle = fake().make_stream();
+  const Stream stream = opened->stream(handle);
+  const Block kept = opened->allocate({.bytes = 2_MiB, .stream = stream});
+  for (const std::size_t bytes : {8_MiB, 10_MiB, 12_MiB, 14_MiB, 2_MiB, 4_MiB, 14_MiB}) {
+    opened->deallocate(opened->allocate({.bytes = bytes, .stream = stream}), stream);
+    EXPECT_LE(fake().figures().used, 16_MiB) << bytes;
+  }
+  EXPECT_GT(opened->stats().cached.current, 0U);
+  opened->deallocate(kept, stream);
+}
+
 TEST_F(CudaTest, PinnedMemoryIsTheHosts) {
   const auto opened = device(CudaKind::pinned);
   const auto of_the_gpu = device();

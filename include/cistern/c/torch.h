@@ -5,14 +5,15 @@
  * that of the environment variable CISTERN_STACK then, or "retry > coalesce > cuda": in it, every
  * `cuda` that names no device stands on the GPU that is asked for. One that names another GPU is an
  * error, and so are `arena` and `planned`, which are of one thread. Memory of another device is
- * handed out after a line on standard error: most GPUs cannot use it.
+ * handed out after a line on standard error: most GPUs cannot use it, and it is in the order of no
+ * stream, so that it is another tensor's as soon as it is freed.
  *
  * A pointer stands for its block, so each call pays for a look-up of the address as well. The
  * functions are thread-safe. Where one fails it throws a C++ exception, which PyTorch expects and
  * makes a RuntimeError with the same words.
  *
- * A stream that memory was requested for, freed on or recorded for is not destroyed, as PyTorch's
- * own are not: whoever takes the memory next waits for it.
+ * Whoever takes memory waits for the streams that it was requested for, freed on or recorded for.
+ * PyTorch's own streams are never destroyed; one of the program's is retired before.
  *
  * PyTorch does not say to such an allocator what a captured graph still uses, so that a request in
  * a capture (torch.cuda.graph) is refused. On GPUs that read each other's memory, the pages of
@@ -49,6 +50,9 @@ void cistern_torch_free(void* memory, size_t bytes, int device, struct CUstream_
  * here. For `set_record_stream_fn`, without which PyTorch's Tensor.record_stream does nothing.
  * Never throws. */
 void cistern_torch_record_stream(void* memory, struct CUstream_st* stream);
+
+/** Waits for a stream of that GPU and forgets it, so that it can be destroyed. Never throws. */
+void cistern_torch_retire_stream(int device, struct CUstream_st* stream);
 
 /** Gives all idle memory of all GPUs back. For `set_reset_fn`, without which torch.cuda.empty_cache
  * does nothing. Never throws. */

@@ -27,24 +27,33 @@ class Handover {
     return cistern::make_ready(order_, last, next);
   }
 
+  /// The one that comes after both. Where none can, which is to say that the device has failed or
+  /// that both are captured into graphs apart, the first.
+  [[nodiscard]] Stream join(Stream first, Stream other) const noexcept {
+    return cistern::join(order_, first, other).value_or(first);
+  }
+
   /// Notes that a live block is used on `stream` as well. False if the host has no memory to.
   [[nodiscard]] bool add_use(const Node& block, Stream stream) noexcept;
 
-  /// The block is freed: `freed_on` is made to wait for the other streams that it was used on.
-  /// Allocates nothing.
-  void end_uses(const Node& block, Stream freed_on) noexcept {
-    if (!uses_.empty()) [[unlikely]]
-      end_uses_if([&](const Node& other) { return &other == &block; }, freed_on);
+  /// The block is freed. Answers the stream that comes after all its uses: `freed_on`, joined with
+  /// the other streams that it was used on. Allocates nothing.
+  [[nodiscard]] Stream end_uses(const Node& block, Stream freed_on) noexcept {
+    if (uses_.empty()) [[likely]]
+      return freed_on;
+    return end_uses_if([&](const Node& other) { return &other == &block; }, freed_on);
   }
   /// The same for all blocks of which `ends` is true.
   template <class Ends>
-  void end_uses_if(Ends&& ends, Stream freed_on) noexcept {
+  [[nodiscard]] Stream end_uses_if(Ends&& ends, Stream freed_on) noexcept {
+    Stream last = freed_on;
     const auto is_over = [&](const Use& use) {
       if (!ends(*use.block)) return false;
-      wait_for(use, freed_on);
+      last = join(last, use.stream);
       return true;
     };
     std::erase_if(uses_, is_over);
+    return last;
   }
   [[nodiscard]] bool has_uses() const noexcept { return !uses_.empty(); }
 
@@ -53,8 +62,6 @@ class Handover {
     const Node* block = nullptr;
     Stream stream;
   };
-
-  void wait_for(const Use& use, Stream freed_on) noexcept;
 
   StreamOrder* order_;
   std::vector<Use> uses_;  // few: most blocks are used on one stream

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "cistern/core/block.hpp"
+#include "cistern/core/error.hpp"
 #include "cistern/core/stream_order.hpp"
 
 namespace cistern {
@@ -17,14 +18,16 @@ class IdleOrder {
   /// `order` is the device's, or null.
   explicit IdleOrder(StreamOrder* order) noexcept : order_(order) {}
 
-  /// Allocates nothing: where many streams free, one waits for the others.
+  /// Allocates nothing: where many streams free, one waits for the others. At most eight can be
+  /// captured into graphs apart.
   void note_free(Stream stream) noexcept;
 
-  /// Idle memory goes to `stream`, which is made to wait for those that have used it. False if it
-  /// cannot be.
-  [[nodiscard]] bool make_ready(Stream stream) noexcept;
+  /// Idle memory goes to `stream`, which is made to wait for those that have used it. Errors: those
+  /// of `StreamOrder::wait`, where it cannot be.
+  [[nodiscard]] Expected<void> make_ready(Stream stream) noexcept;
 
-  /// A stream that comes after all that has used idle memory; it is made to wait for the others.
+  /// A stream that comes after all that has used idle memory; it is joined with the others. Where
+  /// that cannot be, one that cannot be waited for either, as long as it is so.
   [[nodiscard]] Stream gather() noexcept;
 
  private:

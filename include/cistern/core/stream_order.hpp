@@ -13,10 +13,14 @@
 //   - Taken on another stream: that stream is made to wait, on the device, for all that stands in
 //     the one that freed it. The wait is made when the block is taken, not when it is freed.
 //   - A block that is used on other streams than the one that frees it is said to be
-//     (`Resource::also_used_on`). The one that frees it is made to wait for the others.
+//     (`Resource::also_used_on`). The one that frees it is made to wait for the others. Where it
+//     cannot be, as long as one of these is captured into a graph, the memory is taken for freed
+//     on that one.
 //   - Whoever reads or writes the memory with the host waits first (`synchronize`).
 //   - A stream is retired before its queue is destroyed for good.
 #pragma once
+
+#include <optional>
 
 #include "cistern/core/block.hpp"
 #include "cistern/core/error.hpp"
@@ -63,6 +67,16 @@ class StreamOrder {
 [[nodiscard]] inline bool make_ready(StreamOrder* order, Stream last, Stream next) noexcept {
   return order == nullptr || !StreamOrder::needs_wait(last, next) ||
          order->wait(next, last).has_value();
+}
+
+/// The one of two streams that comes after all that stands in both: `first`, which is made to wait
+/// for `other`; or where it cannot be, because `other` is captured into a graph, `other`, once the
+/// host has waited for `first`. None where the device has failed, or both are captured apart.
+[[nodiscard]] inline std::optional<Stream> join(StreamOrder* order, Stream first,
+                                                Stream other) noexcept {
+  if (order == nullptr || first.id == other.id || order->wait(first, other)) return first;
+  if (order->synchronize(first)) return other;
+  return std::nullopt;
 }
 
 }  // namespace cistern

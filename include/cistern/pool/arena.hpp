@@ -197,6 +197,7 @@ class Arena final : public OwnedPool {
   void give_up_chunk() noexcept;
   bool set_page(std::size_t blocks) noexcept;
   void warn_if_forgotten() noexcept;
+  [[nodiscard]] bool is_ready() const noexcept { return behind_.id == stream_.id; }
   void take_back_taken(Taken& record, Stream stream) noexcept;
   void take_back_passed(Passed& record, Stream stream) noexcept;
 
@@ -229,6 +230,7 @@ class Arena final : public OwnedPool {
   const std::size_t warn_bytes_;
 
   Block chunk_;          // of the upstream; empty where there is none
+  Stream behind_;        // comes after all that has used it: `stream_`, if that can be made to wait
   Owned<> chunk_bytes_;  // of it that can be taken
   Owned<> hidden_room_;
   OwnedSum settled_;  // of what was taken

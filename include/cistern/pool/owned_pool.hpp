@@ -167,25 +167,23 @@ class OwnedPool : public Pool {
 
   /// True if a live block may be used on more streams than one.
   [[nodiscard]] bool has_uses() const noexcept { return has_uses_.load(std::memory_order_relaxed); }
-  /// Of one block that is freed, or of all that a reset ends: `freed_on` waits for the other
-  /// streams.
-  void end_uses(const Node& record, Stream freed_on) noexcept {
-    if (has_uses()) end_uses_if([&](const Node& other) { return &other == &record; }, freed_on);
+  /// Of one block that is freed, or of all that a reset ends. As `Handover`'s.
+  [[nodiscard]] Stream end_uses(const Node& record, Stream freed_on) noexcept {
+    return end_uses_if([&](const Node& other) { return &other == &record; }, freed_on);
   }
   template <class Ends>
-  void end_uses_if(Ends&& ends, Stream freed_on) noexcept {
+  [[nodiscard]] Stream end_uses_if(Ends&& ends, Stream freed_on) noexcept {
+    if (!has_uses()) return freed_on;
     const std::lock_guard lock(uses_mutex_);
-    handover_.end_uses_if(ends, freed_on);
+    const Stream last = handover_.end_uses_if(ends, freed_on);
     has_uses_.store(handover_.has_uses(), std::memory_order_relaxed);
+    return last;
   }
   [[nodiscard]] bool is_ready(Stream last, Stream next) const noexcept {
     return handover_.is_ready(last, next);
   }
-  /// A block is freed on `freed_on` whose memory is used again on `home`: that waits for all
-  /// streams that have used it. (If it cannot, the device has failed.)
-  void come_home(const Node& record, Stream freed_on, Stream home) noexcept {
-    end_uses(record, home);
-    static_cast<void>(handover_.make_ready(freed_on, home));
+  [[nodiscard]] Stream join(Stream first, Stream other) const noexcept {
+    return handover_.join(first, other);
   }
 
   // --- the slow path's parts ---

@@ -126,6 +126,9 @@ class Planned final : public OwnedPool {
     std::unique_ptr<CyclePlan> plan;
     Block slab;     // empty where there is no memory for it
     Stream stream;  // all that is used again of the slab is used on it
+    Stream behind;  // comes after all that has used it: the same, if that can be made to wait
+
+    [[nodiscard]] bool is_ready() const noexcept { return behind.id == stream.id; }
   };
 
   struct ByPlace {
@@ -179,6 +182,7 @@ class Planned final : public OwnedPool {
   void follow_passed_free(const Passed& record) noexcept;
   void end_passed(Passed& record, Stream stream) noexcept;
   void note_free(std::uint64_t born, std::uint32_t number) noexcept;
+  void end_uses_of_reset(Laid& laid) noexcept;
   void record_reset() noexcept;
   [[nodiscard]] bool is_live_step(const PlanStep& step) const noexcept;
   [[nodiscard]] static bool is_held(const PlanStep& step) noexcept {
@@ -212,7 +216,7 @@ class Planned final : public OwnedPool {
   template <class Visit>
   void each_live_step(Visit&& visit) const;
   // The step's block is live.
-  [[nodiscard]] const Laid& laid_of(const PlanStep& step) const noexcept;
+  [[nodiscard]] Laid& laid_of(const PlanStep& step) noexcept;
   [[nodiscard]] Sum live_in(const Laid& laid) const noexcept;
   [[nodiscard]] std::size_t trimmable_slab() const noexcept;
 

@@ -1,5 +1,8 @@
-#include "device/cuda_stream_table.hpp"
+#include "device/cuda_streams.hpp"
 
+#include <algorithm>
+#include <bit>
+#include <iterator>
 #include <stdexcept>
 
 namespace cistern {
@@ -44,13 +47,30 @@ std::shared_ptr<CudaStreamTable> CudaStreamTable::of(const CudaApi& api, CUctx_s
   return streams;
 }
 
-bool CudaStreamTable::is_default(CUstream_st* handle) noexcept {
-  return handle == nullptr || handle == special_stream(cuda_legacy_stream);
+CudaStreamTable::Members CudaStreamTable::enter() noexcept {
+  const std::lock_guard lock(mutex_);
+  const auto fewest = std::ranges::min_element(devices_);
+  ++*fewest;
+  return Members{1} << static_cast<unsigned>(fewest - devices_.begin());
 }
 
-Stream CudaStreamTable::add(CUstream_st* handle) {
-  Known added{.handle = handle};
-  if (handle == special_stream(cuda_per_thread_stream)) {
+void CudaStreamTable::leave(Members member) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (--devices_[static_cast<std::size_t>(std::countr_zero(member))] > 0) return;
+  for (auto known = known_.begin(); known != known_.end();) {
+    known->second.members &= ~member;
+    known = known->second.members == 0 ? remove(known) : std::next(known);
+  }
+}
+
+CudaStreamTable::Table::iterator CudaStreamTable::remove(Table::iterator known) noexcept {
+  known->second.is_leaving = true;
+  return known->second.uses == 0 ? known_.erase(known) : std::next(known);
+}
+
+Stream CudaStreamTable::add(CUstream_st* handle, Members member) {
+  Known added{.handle = handle, .members = member};
+  if (CudaStreams::is_per_thread(handle)) {
     added.thread = this_thread();
   } else {
     check_context_of(handle);
@@ -61,10 +81,12 @@ Stream CudaStreamTable::add(CUstream_st* handle) {
     Known& known = it->second;
     if (known.handle != handle || known.thread != added.thread || known.is_leaving) continue;
     const bool is_unknown = known.driver_id == 0 || added.driver_id == 0;
-    if (is_unknown || known.driver_id == added.driver_id)
+    if (is_unknown || known.driver_id == added.driver_id) {
+      known.driver_id = std::max(known.driver_id, added.driver_id);
+      known.members |= member;
       return {.handle = handle, .id = it->first};
-    known.is_leaving = true;  // it was destroyed, and its handle is another's now
-    if (known.uses == 0) known_.erase(it);
+    }
+    remove(it);  // it was destroyed, and its handle is another's now
     break;
   }
   const std::uint64_t id = next_cuda_stream();
@@ -86,24 +108,17 @@ unsigned long long CudaStreamTable::driver_id_of(CUstream_st* handle) const noex
 }
 
 // The legacy stream waits for every thread's default stream, and they for it.
-CudaQueue CudaStreamTable::queue_of(Stream stream) noexcept {
-  if (stream.id == 0) {
-    uses_default_.store(true, std::memory_order_relaxed);
-    return {*this, special_stream(cuda_legacy_stream), 0};
-  }
+CudaQueue CudaStreamTable::queue_of(Stream stream, Members member) noexcept {
+  if (stream.id == 0) return {*this, special_stream(cuda_legacy_stream), 0};
   const std::lock_guard lock(mutex_);
   const auto found = known_.find(stream.id);
   if (found == known_.end() || found->second.is_leaving) return {};
   Known& known = found->second;
+  known.members |= member;
   if (known.thread != 0 && known.thread != this_thread())
     return {*this, special_stream(cuda_legacy_stream), 0};
   ++known.uses;
   return {*this, known.handle, stream.id};
-}
-
-CudaQueue CudaStreamTable::queue_or_default(Stream stream) noexcept {
-  CudaQueue queue = queue_of(stream);
-  return queue ? CudaQueue(std::move(queue)) : queue_of({});
 }
 
 void CudaStreamTable::let_go(std::uint64_t stream) noexcept {
@@ -118,19 +133,36 @@ void CudaStreamTable::forget(Stream stream) noexcept {
   std::unique_lock lock(mutex_);
   const auto found = known_.find(stream.id);
   if (found == known_.end()) return;
-  found->second.is_leaving = true;
-  if (found->second.uses == 0) {
-    known_.erase(found);
-  } else {
-    let_go_.wait(lock, [&] { return !known_.contains(stream.id); });
-  }
+  remove(found);
+  let_go_.wait(lock, [&] { return !known_.contains(stream.id); });
 }
 
-std::optional<Stream> CudaStreamTable::next_after(Stream stream) noexcept {
+std::optional<Stream> CudaStreamTable::next_after(Stream stream, Members member) noexcept {
   const std::lock_guard lock(mutex_);
-  const auto next = known_.upper_bound(stream.id);
+  const auto is_members = [&](const auto& each) { return (each.second.members & member) != 0; };
+  const auto next = std::find_if(known_.upper_bound(stream.id), known_.end(), is_members);
   if (next == known_.end()) return std::nullopt;
   return Stream{.handle = nullptr, .id = next->first};
+}
+
+// --- As one device knows them. ---
+
+bool CudaStreams::is_default(CUstream_st* handle) noexcept {
+  return handle == nullptr || handle == special_stream(cuda_legacy_stream);
+}
+
+bool CudaStreams::is_per_thread(CUstream_st* handle) noexcept {
+  return handle == special_stream(cuda_per_thread_stream);
+}
+
+CudaQueue CudaStreams::queue_of(Stream stream) noexcept {
+  if (stream.id == 0) uses_default_.store(true, std::memory_order_relaxed);
+  return table_->queue_of(stream, member_);
+}
+
+CudaQueue CudaStreams::queue_or_default(Stream stream) noexcept {
+  CudaQueue queue = queue_of(stream);
+  return queue ? CudaQueue(std::move(queue)) : queue_of({});
 }
 
 }  // namespace cistern
