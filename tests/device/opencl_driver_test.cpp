@@ -283,6 +283,7 @@ TEST_F(OpenClDriverTest, TransfersKeepTheirOrderInAQueueThatHasNone) {
   const int before = driver().barriers;
   ASSERT_TRUE(transfer.fill(from, 0, from.bytes, std::byte(77), {}));
   EXPECT_EQ(driver().barriers, before);
+  ASSERT_TRUE(opened->stream_order()->synchronize({}));
   ASSERT_TRUE(transfer.fill(from, 0, from.bytes, std::byte(77), stream));
   EXPECT_EQ(driver().barriers, before + 2) << "one before it, and one behind";
   for (char value = 0; value < 30; ++value) {
