@@ -204,18 +204,20 @@ void CudaDevice::State::close() noexcept {
   if (context() == nullptr) return;
   {
     const CudaScope scope(*this);
+    bool is_left = false;
     for (Waiting waiting; take_waiting(waiting);) {
       // There is no later. To free what is not of the driver's pool waits for the GPU.
       if (may_go(waiting.stream) || options.memory != Memory::async) {
         release(waiting.piece, waiting.stream);
       } else {
         leave(waiting.piece.bytes);
+        is_left = true;
       }
     }
     for (CUevent_st* const event : events_)
       api.destroy_event(event);
-    if (CUmemPoolHandle_st* const pool = pool_.load(std::memory_order_acquire); pool != nullptr)
-      api.destroy_pool(pool);
+    CUmemPoolHandle_st* const pool = pool_.load(std::memory_order_acquire);
+    if (pool != nullptr && !is_left) api.destroy_pool(pool);
     if (own_stream_ != nullptr) api.destroy_stream(own_stream_);
   }
   streams_.reset();  // before the context may be gone, and another have its name

@@ -94,8 +94,11 @@ TEST_F(CudaStreams, AreKnownAsLongAsADeviceIsOpenThatHasUsedThem) {
   two->deallocate(two->allocate({.bytes = 1_MiB, .stream = stream}), stream);
   one = Ref<CudaDevice>();
   EXPECT_EQ(two->stream(shared), stream);
-  fake().destroy_stream(ones);  // which the other device does not know
+  fake().destroy_stream(ones);  // which the others do not know
   two->trim();
+  const auto three = device(CudaKind::async);
+  three->deallocate(three->allocate(1_MiB));
+  three->trim();
   two->stream_order()->retire(stream);
   fake().destroy_stream(shared);
   two->trim();
@@ -393,6 +396,54 @@ TEST_F(CudaStreams, ABlockThatACapturedStreamUsesTooIsNotHandedOutBesideIt) {
   }
 }
 
+/// The same of pools that use their memory again in every cycle, whether a free ends the block or
+/// the cycle does.
+TEST_F(CudaStreams, APoolOfCyclesLeavesAloneWhatACapturedStreamUses) {
+  for (const char* pools : {"arena > cache > mine", "planned > cache > mine"}) {
+    for (const bool is_freed : {true, false}) {
+      SCOPED_TRACE(std::string(pools) + (is_freed ? ", freed" : ", reset"));
+      const auto opened = device();
+      CUstream_st* const homes = fake().make_stream(false);
+      CUstream_st* const sides = fake().make_stream(false);
+      const Stream home = opened->stream(homes);
+      const Stream side = opened->stream(sides);
+      const Stack stack = open(pools, {{"mine", opened}});
+      const auto allocate = [&](std::size_t bytes) {
+        const Block block = stack->allocate({.bytes = bytes, .stream = home});
+        use(homes, block);
+        return block;
+      };
+      const auto turn = [&](bool is_shared) {
+        const Block first = allocate(1_MiB);
+        const Block shared = allocate(2_MiB);
+        if (is_shared) {
+          fake().wait(sides, homes);
+          use(sides, shared);
+          ASSERT_TRUE(stack->also_used_on(shared, side));
+          fake().begin_capture(sides);
+        }
+        if (is_freed) {
+          stack->deallocate(shared, home);
+          stack->deallocate(allocate(2_MiB), home);
+          stack->deallocate(first, home);
+        }
+        stack->reset();
+      };
+      for (int i = 0; i < 4; ++i)
+        turn(false);
+      turn(true);
+      turn(false);
+      stack->trim();
+      EXPECT_TRUE(fake().end_capture(sides));
+      const std::uint64_t before = stack->stats().hits;
+      for (int i = 0; i < 3; ++i)
+        turn(false);
+      EXPECT_GT(stack->stats().hits - before, 3U) << "it serves them again";
+      EXPECT_EQ(stack->validate(), "");
+    }
+  }
+}
+
 /// Between the look at a stream and the event that is recorded there.
 TEST_F(CudaStreams, ACaptureThatBeginsMeanwhileIsNeitherEnteredNorBroken) {
   static testing::FakeCuda* machine = nullptr;
@@ -473,6 +524,7 @@ TEST_F(CudaStreams, OnlyBlocksOfTheDriversPoolStayWhereADeviceEndsInACapture) {
       opened->deallocate(block, stream);
     }
     EXPECT_TRUE(fake().end_capture(handle)) << "it is not broken";
+    EXPECT_EQ(fake().misuses(), std::vector<std::string>());
     EXPECT_EQ(testing::CaughtReports::all().size(), kind == CudaKind::async ? 1U : 0U);
     EXPECT_EQ(fake().leaks().empty(), kind != CudaKind::async);
   }
