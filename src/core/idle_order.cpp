@@ -1,6 +1,7 @@
 #include "cistern/core/idle_order.hpp"
 
 #include <algorithm>
+#include <optional>
 
 namespace cistern {
 
@@ -10,7 +11,7 @@ void IdleOrder::note_free(Stream stream) noexcept {
   if (size_ < freed_on_.size()) {
     freed_on_[size_++] = stream;
   } else {
-    static_cast<void>(order_->wait(freed_on_.front(), stream));
+    static_cast<void>(is_joined(size_, stream));
   }
 }
 
@@ -27,16 +28,23 @@ Expected<void> IdleOrder::make_ready(Stream stream) noexcept {
 
 // Those that cannot be joined stay, each for itself.
 Stream IdleOrder::gather() noexcept {
-  std::size_t joined = 1;
-  for (std::size_t i = 1; i < size_; ++i) {
-    if (const auto both = join(order_, freed_on_.front(), freed_on_[i])) {
-      freed_on_.front() = *both;
-    } else {
-      freed_on_[joined++] = freed_on_[i];
+  std::size_t apart = std::min<std::size_t>(size_, 1);
+  for (std::size_t i = apart; i < size_; ++i) {
+    if (!is_joined(apart, freed_on_[i])) freed_on_[apart++] = freed_on_[i];
+  }
+  size_ = apart;
+  return freed_on_.front();
+}
+
+// With one of the first so many.
+bool IdleOrder::is_joined(std::size_t number, Stream stream) noexcept {
+  for (Stream& last : std::span(freed_on_).first(number)) {
+    if (const std::optional<Stream> both = join(order_, last, stream)) {
+      last = *both;
+      return true;
     }
   }
-  size_ = std::min(size_, joined);
-  return freed_on_.front();
+  return false;
 }
 
 }  // namespace cistern

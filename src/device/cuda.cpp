@@ -210,8 +210,12 @@ Transfer* CudaDevice::transfer() noexcept {
 Expected<Device::Piece> CudaDevice::obtain(std::size_t bytes, std::size_t alignment,
                                            Stream stream) noexcept {
   DeviceAccount& account = state_->account();
-  if (!account.take(bytes, limits().total_memory))
-    return tl::unexpected(fail(Errc::out_of_memory, bytes, free_memory()));
+  if (!account.take(bytes, limits().total_memory)) {
+    if (pages_ != nullptr) pages_->trim();
+    state_->reclaim();
+    if (!account.take(bytes, limits().total_memory))
+      return tl::unexpected(fail(Errc::out_of_memory, bytes, free_memory()));
+  }
   Expected<Piece> piece = state_->obtain(bytes, stream);
   if (piece) {
     piece->alignment = alignment;

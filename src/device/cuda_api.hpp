@@ -174,8 +174,8 @@ const char* cuda_name(CudaResult code) noexcept;
 /// where it may not, memory was found broken, and so on. It stays so until the process ends.
 bool is_sticky(CudaResult code) noexcept;
 
-/// True if what was asked about is no more, and so nothing in it is: the context was destroyed, the
-/// driver taken down, the stream destroyed.
+/// True if what was asked about is no more, so that it cannot be waited for: the context or the
+/// stream was destroyed, or the driver taken down.
 bool is_gone(CudaResult code) noexcept;
 
 /// True if a stream that is being captured into a graph, or one beside it, stood in the way.

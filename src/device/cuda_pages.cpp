@@ -28,7 +28,7 @@ CudaDevice::Pages::~Pages() {
   const CudaScope scope(state_);
   settle();
   for (const auto& [start, table] : ranges_)
-    state_.leave(table.left * table.page);
+    state_.report_left(table.left * table.page);
 }
 
 void CudaDevice::Pages::trim() noexcept {
@@ -87,6 +87,7 @@ Expected<void> CudaDevice::Pages::do_map(const AddressRange& range, std::byte* s
   if (scope.result() != CudaResult::success)
     return tl::unexpected(state_.fail(scope.result(), bytes));
   settle();
+  state_.settle();
   const std::lock_guard lock(mutex_);
   Table& table = ranges_.find(range.start)->second;
   const auto first = static_cast<std::size_t>(start - range.start) / table.page;
@@ -158,12 +159,12 @@ void CudaDevice::Pages::do_unmap(const AddressRange& range, std::byte* start, st
                                  Stream stream) noexcept {
   const CudaScope scope(state_);
   settle();
-  const bool is_done = state_.is_done(stream);
+  const bool is_finished = state_.finish(stream);
   const std::lock_guard lock(mutex_);
   Table& table = ranges_.find(range.start)->second;
   const auto first = static_cast<std::size_t>(start - range.start) / table.page;
   const auto pages = std::span(table.pages).subspan(first, bytes / table.page);
-  if (!is_done) {
+  if (!is_finished) {
     std::ranges::fill(pages, Page::left);
     table.left += pages.size();
     ++times_left_;

@@ -177,9 +177,10 @@ CudaResult CudaDevice::State::choose_context(CUctx_st*& chosen) noexcept {
   CUctx_st* current = nullptr;
   CudaResult code = api.current_context(&current);
   CudaOrdinal device = -1;
+  if (code == CudaResult::success && current != nullptr) code = api.context_device(&device);
+  if (is_sticky(code) || code == CudaResult::context_is_destroyed) code = CudaResult::success;
   if (code != CudaResult::success) return code;
-  const bool is_ours =
-      current != nullptr && api.context_device(&device) == CudaResult::success && device == id;
+  const bool is_ours = current != nullptr && device == id;
   if (is_ours) {
     unsigned flags = 0;
     int has_primary = 0;
@@ -204,20 +205,19 @@ void CudaDevice::State::close() noexcept {
   if (context() == nullptr) return;
   {
     const CudaScope scope(*this);
-    bool is_left = false;
     for (Waiting waiting; take_waiting(waiting);) {
       // There is no later. To free what is not of the driver's pool waits for the GPU.
       if (may_go(waiting.stream) || options.memory != Memory::async) {
         release(waiting.piece, waiting.stream);
       } else {
-        leave(waiting.piece.bytes);
-        is_left = true;
+        report_left(waiting.piece.bytes);
       }
     }
     for (CUevent_st* const event : events_)
       api.destroy_event(event);
-    CUmemPoolHandle_st* const pool = pool_.load(std::memory_order_acquire);
-    if (pool != nullptr && !is_left) api.destroy_pool(pool);
+    // It goes with the last of its memory.
+    if (CUmemPoolHandle_st* const pool = pool_.load(std::memory_order_acquire); pool != nullptr)
+      api.destroy_pool(pool);
     if (own_stream_ != nullptr) api.destroy_stream(own_stream_);
   }
   streams_.reset();  // before the context may be gone, and another have its name
@@ -258,7 +258,7 @@ void CudaDevice::State::expect_freed(CudaResult code, std::size_t bytes) noexcep
     report("cuda could not give %zu bytes back: %s", bytes, cuda_name(code));
 }
 
-void CudaDevice::State::leave(std::size_t bytes) noexcept {
+void CudaDevice::State::report_left(std::size_t bytes) noexcept {
   report("cuda leaves %zu bytes: a stream that used them cannot be waited for", bytes);
 }
 
@@ -326,7 +326,7 @@ CudaResult CudaDevice::State::synchronize(Stream stream) noexcept {
 }
 
 // The first error may be one of an earlier call.
-bool CudaDevice::State::is_done(Stream stream) noexcept {
+bool CudaDevice::State::finish(Stream stream) noexcept {
   CudaResult code = synchronize(stream);
   if (code != CudaResult::success && !is_of_capture(code)) code = synchronize(stream);
   return code == CudaResult::success || is_sticky(code) || is_gone(code);
@@ -334,15 +334,15 @@ bool CudaDevice::State::is_done(Stream stream) noexcept {
 
 // It is known until its work is done: who looked for it meanwhile would not wait.
 void CudaDevice::State::retire(Stream stream) noexcept {
-  static_cast<void>(synchronize(stream));
+  static_cast<void>(finish(stream));
   streams().forget(stream);
 }
 
 bool CudaDevice::State::synchronize_all() noexcept {
-  bool are_done = !streams().uses_default() || is_done(Stream{});
+  bool are_done = !streams().uses_default() || finish(Stream{});
   std::optional<Stream> next = Stream{};
   while ((next = streams().next_after(*next))) {
-    if (!is_done(*next)) are_done = false;
+    if (!finish(*next)) are_done = false;
   }
   return are_done;
 }
@@ -417,8 +417,8 @@ CudaResult CudaDevice::State::ask(std::size_t bytes, CUstream_st* stream, void*&
       CUmemPoolHandle_st* from = nullptr;
       code = pool(from);
       if (code != CudaResult::success) break;
-      bound_pool(from);
       code = api.allocate_async(&address, bytes, from, stream);
+      if (code == CudaResult::success) bound_pool(from);
       break;
     }
   }
@@ -426,15 +426,12 @@ CudaResult CudaDevice::State::ask(std::size_t bytes, CUstream_st* stream, void*&
   return code;
 }
 
-// What the driver's pool keeps idle is under the ceiling too; the bytes of the request are charged.
-// The pool keeps at least what it is told to.
+// What the driver's pool keeps idle is under the ceiling too. What a stream has not come to yet
+// goes with a later request. The pool keeps at least what it is told to, and may keep more.
 void CudaDevice::State::bound_pool(CUmemPoolHandle_st* from) noexcept {
   const std::size_t left = saturating_subtract(total_memory, account().held());
-  if (pool_idle() <= left) return;
-  trim_pool(from, left);
-  if (pool_idle() <= left) return;
-  static_cast<void>(synchronize_all());
-  trim_pool(from, 0);
+  if (pool_idle() > left) trim_pool(from, left);
+  if (pool_idle() > left) trim_pool(from, 0);
 }
 
 // What was freed is the pool's once the streams have come to that.
@@ -490,7 +487,7 @@ void CudaDevice::State::give_back(const Piece& piece, Stream stream) noexcept {
 
 // Once what stands in the stream is done, or where the pool sees to that; not in a capture.
 bool CudaDevice::State::may_go(Stream stream) noexcept {
-  if (options.memory != Memory::async) return is_done(stream);
+  if (options.memory != Memory::async) return finish(stream);
   const CudaQueue queue = streams().queue_or_default(stream);
   return !is_of_capture(capture_of(queue.get()).refusal());
 }
@@ -517,6 +514,12 @@ bool CudaDevice::State::take_waiting(Waiting& taken) noexcept {
   return true;
 }
 
+void CudaDevice::State::reclaim() noexcept {
+  if (!has_waiting_.load(std::memory_order_relaxed)) return;
+  const CudaScope scope(*this);
+  settle();
+}
+
 // Those that still cannot go are taken out and put behind the others: they are few.
 void CudaDevice::State::settle() noexcept {
   if (!has_waiting_.load(std::memory_order_relaxed)) return;
@@ -534,6 +537,7 @@ void CudaDevice::State::settle() noexcept {
     is_empty = false;
     const std::lock_guard lock(mutex_);
     waiting_.push_back(waiting);
+    has_waiting_.store(true, std::memory_order_relaxed);  // another may have found none
   }
   if (!is_empty) return;
   const std::lock_guard lock(mutex_);

@@ -88,8 +88,8 @@ class CudaDevice::State {
   void retire(Stream stream) noexcept;
   /// Waits for all streams that were used; false if one cannot be waited for.
   bool synchronize_all() noexcept;
-  /// Waits for one, and says whether nothing that stood in it goes on: not if it is captured.
-  bool is_done(Stream stream) noexcept;
+  /// Waits for one; false if that cannot be, as where it is captured, and something may go on.
+  bool finish(Stream stream) noexcept;
 
   /// What a stream is in: a graph, which is told by a number; nothing, which is 0; or a capture of
   /// another stream stands in the way, and nothing can be enqueued.
@@ -123,6 +123,8 @@ class CudaDevice::State {
   void give_back_pinned(void* memory) noexcept;
   /// Gives back what could not go while a stream was captured, and now can.
   void settle() noexcept;
+  /// The same from outside of a scope.
+  void reclaim() noexcept;
   /// The same, and what the driver's pool keeps beyond so many bytes.
   void trim(std::size_t keep_bytes) noexcept;
   [[nodiscard]] std::size_t pool_idle() const noexcept;
@@ -130,7 +132,7 @@ class CudaDevice::State {
   /// Says so once if memory could not be given back.
   void expect_freed(CudaResult code, std::size_t bytes) noexcept;
   /// Says that the memory stays the process's: it may be in use, and nothing can tell when no more.
-  void leave(std::size_t bytes) noexcept;
+  void report_left(std::size_t bytes) noexcept;
 
  private:
   struct Waiting {  // memory that goes back once its stream can be waited for

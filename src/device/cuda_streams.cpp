@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <iterator>
 #include <stdexcept>
 
 namespace cistern {
@@ -57,15 +56,13 @@ CudaStreamTable::Members CudaStreamTable::enter() noexcept {
 void CudaStreamTable::leave(Members member) noexcept {
   const std::lock_guard lock(mutex_);
   if (--devices_[static_cast<std::size_t>(std::countr_zero(member))] > 0) return;
-  for (auto known = known_.begin(); known != known_.end();) {
-    known->second.members &= ~member;
-    known = known->second.members == 0 ? remove(known) : std::next(known);
-  }
+  for (auto& [id, known] : known_)
+    known.members &= ~member;
 }
 
-CudaStreamTable::Table::iterator CudaStreamTable::remove(Table::iterator known) noexcept {
+void CudaStreamTable::remove(Table::iterator known) noexcept {
   known->second.is_leaving = true;
-  return known->second.uses == 0 ? known_.erase(known) : std::next(known);
+  if (known->second.uses == 0) known_.erase(known);
 }
 
 Stream CudaStreamTable::add(CUstream_st* handle, Members member) {

@@ -1,8 +1,8 @@
 // The streams of a CUDA context that the program has made known. All devices in the context share
 // them: a stream that uses memory of one (the GPU's, say) uses that of another too (managed memory,
-// where a stack falls back on it), and each must be able to wait for it. A stream is known as long
-// as a device is open that was asked for it or has used it: the program may destroy it afterwards.
-// Thread-safe.
+// where a stack falls back on it), and each must be able to wait for it. Which of them were asked
+// for a stream or have used it is noted: what waits for all streams leaves those of others alone,
+// whose programs may have destroyed them since. Thread-safe.
 #pragma once
 
 #include <array>
@@ -57,7 +57,6 @@ class CudaStreamTable {
   static std::shared_ptr<CudaStreamTable> of(const CudaApi& api, CUctx_st* context);
 
   [[nodiscard]] Members enter() noexcept;
-  /// Streams that no other member has used are forgotten.
   void leave(Members member) noexcept;
 
   Stream add(CUstream_st* handle, Members member);
@@ -81,7 +80,7 @@ class CudaStreamTable {
   void check_context_of(CUstream_st* handle) const;
   [[nodiscard]] unsigned long long driver_id_of(CUstream_st* handle) const noexcept;
   void let_go(std::uint64_t stream) noexcept;
-  Table::iterator remove(Table::iterator known) noexcept;  // under the lock
+  void remove(Table::iterator known) noexcept;  // under the lock
 
   const CudaApi& api_;
   CUctx_st* const context_;
@@ -108,7 +107,7 @@ class CudaStreams {
   /// True for the handle that is another stream on each thread.
   [[nodiscard]] static bool is_per_thread(CUstream_st* handle) noexcept;
 
-  /// The one that stands for `handle`, the same for the same one as long as it is known; called
+  /// The one that stands for `handle`, the same for the same one until it is forgotten; called
   /// with the context current. Throws std::invalid_argument for a stream of another context,
   /// std::runtime_error if the driver fails.
   Stream add(CUstream_st* handle) { return table_->add(handle, member_); }

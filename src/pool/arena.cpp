@@ -204,8 +204,8 @@ void Arena::take_back_taken(Taken& record, Stream stream) noexcept {
   dead_ += sum;
   if (taken_live().blocks == 0) {
     rewind();
-    if (is_closed() || !is_ready()) give_up_chunk();
-  } else if (&record + 1 == next_.read() && is_ready()) {
+    if (is_closed() || !is_home()) give_up_chunk();
+  } else if (&record + 1 == next_.read() && is_home()) {
     dead_ -= sum;
     next_.set(&record);
     set_room(room() + sum.granted);
@@ -251,7 +251,7 @@ void Arena::take_all_back() noexcept {
   behind_ = end_uses_if(ends, join(stream_, behind_));
   count_free(taken_live());
   rewind();
-  if (!is_ready()) give_up_chunk();
+  if (!is_home()) give_up_chunk();
 }
 
 void Arena::note_work() noexcept {
@@ -318,7 +318,7 @@ void Arena::give_up_chunk() noexcept {
   hold_less(chunk_.bytes);
   chunk_bytes_.set(0);
   rewind();
-  upstream().deallocate(std::exchange(chunk_, {}), behind_);
+  upstream().deallocate(std::exchange(chunk_, {}), std::exchange(behind_, stream_));
 }
 
 // Records for so many blocks. Those of a former page stay, so that handles can be read, and

@@ -258,7 +258,7 @@ void Planned::take_back_step(PlanStep& step, Stream stream) noexcept {
   const bool is_of_plan = &laid == &laid_;
   laid.behind = end_uses(step, join(laid.behind, stream));
   if (is_of_plan && mode_ == Mode::in_order) {
-    if (laid.is_ready() && next_free_.read() != last_free_ && *next_free_.read() == &step) {
+    if (laid.is_home() && next_free_.read() != last_free_ && *next_free_.read() == &step) {
       freed_requested_.rise(step.requested.read());
       step.end_life();
       next_free_.set(next_free_.read() + 1);
@@ -277,7 +277,7 @@ void Planned::take_back_step(PlanStep& step, Stream stream) noexcept {
   count_free(sum);
   live_planned_ -= sum;
   step.end_life();
-  if (is_of_plan && !laid.is_ready()) {
+  if (is_of_plan && !laid.is_home()) {
     now_.give_up();
     stop_serving();
   }
@@ -563,7 +563,8 @@ void Planned::lay_out() noexcept {
 void Planned::give_up_slab(Laid& laid) noexcept {
   if (laid.slab.empty()) return;
   hold_less(laid.slab.bytes);
-  upstream().deallocate(std::exchange(laid.slab, {}), join(laid.stream, laid.behind));
+  const Stream last = join(laid.stream, std::exchange(laid.behind, laid.stream));
+  upstream().deallocate(std::exchange(laid.slab, {}), last);
 }
 
 // Until the next cycle begins, all is passed on.
@@ -593,7 +594,7 @@ void Planned::begin_cycle(bool was_reset) noexcept {
     lay_out_at_ = cycles() + cycles_between_attempts;
   }
   laid_.behind = join(laid_.stream, laid_.behind);
-  if (laid_.plan == nullptr || laid_.slab.empty() || !laid_.is_ready()) {
+  if (laid_.plan == nullptr || laid_.slab.empty() || !laid_.is_home()) {
     stop_serving();
     now_.clear();
     return;

@@ -165,6 +165,28 @@ TEST_F(IdleOrderTest, AStreamThatIsCapturedComesLast) {
   EXPECT_EQ(order_.waits, (Waits{{30, 4}}));
 }
 
+TEST_F(IdleOrderTest, ManyStreamsOfFewGraphsAreNotForgotten) {
+  for (std::uint64_t id = 1; id <= 30; ++id)
+    order_.graphs[id] = 1 + static_cast<int>(id % 3);
+  for (std::uint64_t id = 1; id <= 30; ++id)
+    idle_.note_free({.handle = nullptr, .id = id});
+  order_.graphs[40] = 1;
+  EXPECT_FALSE(idle_.make_ready({.handle = nullptr, .id = 40}));
+  static_cast<void>(idle_.gather());
+  order_.graphs = {};
+  order_.waits = {};
+  EXPECT_TRUE(idle_.make_ready({.handle = nullptr, .id = 40}));
+  EXPECT_EQ(order_.waits.size(), 3U) << "one of each graph, which has waited for its others";
+}
+
+TEST_F(IdleOrderTest, OneStreamMoreThanThereIsRoomForIsJoinedWithOneOfItsGraph) {
+  for (std::uint64_t id = 1; id <= 9; ++id) {
+    order_.graphs[id] = 1 + static_cast<int>(id % 8);
+    idle_.note_free({.handle = nullptr, .id = id});
+  }
+  EXPECT_EQ(order_.waits, (Waits{{1, 9}}));
+}
+
 TEST_F(IdleOrderTest, StreamsThatAreCapturedApartAreNotForgotten) {
   order_.graphs = {{1, 1}, {2, 2}, {3, 3}};
   for (std::uint64_t id = 1; id <= 12; ++id)

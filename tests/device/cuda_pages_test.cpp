@@ -246,6 +246,32 @@ TEST_F(CudaPages, StayAsLongAsTheirStreamCannotBeWaitedFor) {
   memory.release(range);
 }
 
+TEST_F(CudaPages, ThatAreLeftMakeRoomForARequestOnceTheyCanGo) {
+  const auto opened = device({.ceiling = 16_MiB});
+  VirtualMemory& memory = *opened->virtual_memory();
+  CUstream_st* const handle = fake().make_stream(false);
+  const Stream stream = opened->stream(handle);
+  const AddressRange range = memory.reserve(64_MiB, 2_MiB).value();
+  ASSERT_TRUE(memory.map(range, range.start, 12_MiB, stream));
+  fake().begin_capture(handle);
+  memory.unmap(range, range.start, 12_MiB, stream);
+  EXPECT_FALSE(opened->try_allocate({.bytes = 12_MiB}));
+  EXPECT_TRUE(fake().end_capture(handle));
+  const Block freed = opened->allocate({.bytes = 12_MiB, .stream = stream});
+  fake().begin_capture(handle);
+  opened->deallocate(freed, stream);
+  EXPECT_FALSE(opened->try_allocate({.bytes = 12_MiB}));
+  EXPECT_TRUE(fake().end_capture(handle));
+  const Block block = opened->allocate({.bytes = 12_MiB, .stream = stream});
+  fake().begin_capture(handle);
+  opened->deallocate(block, stream);
+  EXPECT_FALSE(memory.map(range, range.start, 12_MiB));
+  EXPECT_TRUE(fake().end_capture(handle));
+  EXPECT_TRUE(memory.map(range, range.start, 12_MiB));
+  memory.unmap(range, range.start, 12_MiB, {});
+  memory.release(range);
+}
+
 /// What goes back waits for the streams that this device's memory was used on, and for no others.
 TEST_F(CudaPages, DoNotWaitForStreamsThatOtherDevicesUse) {
   const auto opened = device();

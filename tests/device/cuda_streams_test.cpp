@@ -84,6 +84,46 @@ TEST_F(CudaStreams, AreKnownToAllDevicesInTheContext) {
   EXPECT_FALSE(other->transfer()->fill(block, 0, 1, {}, one->stream(handle)));
 }
 
+/// A free in a pool does not come to its device.
+TEST_F(CudaStreams, AreWaitedForAlsoOnceTheDeviceIsClosedThatWasAskedForThem) {
+  auto one = device();
+  const auto two = device();
+  const Stack stack = open("cache > mine", {{"mine", two}});
+  CUstream_st* const handle = fake().make_stream(false);
+  CUstream_st* const nexts = fake().make_stream(false);
+  const Stream stream = one->stream(handle);
+  const Stream next = two->stream(nexts);
+  const Block block = stack->allocate({.bytes = 1_MiB, .stream = next});
+  fake().wait(handle, nexts);
+  use(handle, block);
+  stack->deallocate(block, stream);
+  one = Ref<CudaDevice>();
+  const Block again = stack->allocate({.bytes = 1_MiB, .stream = next});
+  EXPECT_EQ(again.memory, block.memory);
+  use(nexts, again);
+  stack->deallocate(again, next);
+}
+
+TEST_F(CudaStreams, AreWaitedForWhenTheyAreRetiredWhicheverCallFails) {
+  for (std::size_t n = 1; n < 8; ++n) {
+    const auto opened = device();
+    const Stack stack = open("cache > mine", {{"mine", opened}});
+    CUstream_st* const handle = fake().make_stream(false);
+    CUstream_st* const nexts = fake().make_stream(false);
+    const Stream stream = opened->stream(handle);
+    const Stream next = opened->stream(nexts);
+    const Block block = stack->allocate({.bytes = 1_MiB, .stream = stream});
+    use(handle, block);
+    stack->deallocate(block, stream);
+    fake().fail_next(n, CudaResult::unknown);
+    opened->stream_order()->retire(stream);
+    fake().fail_next(0, CudaResult::success);
+    const Block again = stack->allocate({.bytes = 1_MiB, .stream = next});
+    use(nexts, again);
+    stack->deallocate(again, next);
+  }
+}
+
 TEST_F(CudaStreams, AreKnownAsLongAsADeviceIsOpenThatHasUsedThem) {
   auto one = device(CudaKind::async);
   const auto two = device(CudaKind::async);
@@ -493,6 +533,31 @@ TEST_F(CudaStreams, WhatIsFreedInACaptureGoesBackWhenItHasEnded) {
   }
 }
 
+/// Two threads look at the same time at what could not go.
+TEST_F(CudaStreams, WhatAnotherThreadHasTakenOutToLookAtIsNotForgotten) {
+  const auto opened = device();
+  CUstream_st* const handle = fake().make_stream(false);
+  const Stream stream = opened->stream(handle);
+  const Block block = opened->allocate({.bytes = 1_MiB, .stream = stream});
+  fake().begin_capture(handle);
+  opened->deallocate(block, stream);
+  static CudaDevice* trimmed = nullptr;
+  static CudaApi real;
+  trimmed = opened.get();
+  real = fake().api();
+  fake().changeable_api().capture_info = [](CUstream_st* of, CudaCaptureStatus* status,
+                                            std::uint64_t* id) {
+    if (CudaDevice* const device = std::exchange(trimmed, nullptr))
+      std::thread([&] { device->trim(); }).join();
+    return real.capture_info(of, status, id);
+  };
+  opened->trim();
+  EXPECT_EQ(trimmed, nullptr);
+  EXPECT_TRUE(fake().end_capture(handle));
+  opened->trim();
+  EXPECT_EQ(fake().figures().used, 0U);
+}
+
 TEST_F(CudaStreams, ACaptureThatIsUnderWayWhenTheDeviceEndsLosesNothing) {
   CUstream_st* const handle = fake().make_stream();
   {
@@ -520,10 +585,12 @@ TEST_F(CudaStreams, OnlyBlocksOfTheDriversPoolStayWhereADeviceEndsInACapture) {
       const auto opened = device({.device = 6, .memory = kind});
       const Stream stream = opened->stream(handle);
       const Block block = opened->allocate({.bytes = 1_MiB, .stream = stream});
+      opened->deallocate(opened->allocate({.bytes = 8_MiB, .stream = stream}), stream);
       fake().begin_capture(handle);
       opened->deallocate(block, stream);
     }
     EXPECT_TRUE(fake().end_capture(handle)) << "it is not broken";
+    EXPECT_EQ(fake().figures().used, kind == CudaKind::async ? 2_MiB : 0U) << "of whole pages";
     EXPECT_EQ(fake().misuses(), std::vector<std::string>());
     EXPECT_EQ(testing::CaughtReports::all().size(), kind == CudaKind::async ? 1U : 0U);
     EXPECT_EQ(fake().leaks().empty(), kind != CudaKind::async);
@@ -626,6 +693,7 @@ class CudaProgramStreams {
   }
 
   [[nodiscard]] std::size_t launched() const { return launched_; }
+  [[nodiscard]] std::size_t captures() const { return captures_; }
 
  private:
   void begin_or_end_capture(Stream stream) {
@@ -633,6 +701,7 @@ class CudaProgramStreams {
     if (stream.id == 0) return;
     captured_ = handle(stream);
     fake_.begin_capture(captured_);
+    ++captures_;
   }
   static CUstream_st* handle(Stream stream) {
     return stream.id == 0 ? special_handle(cuda_legacy_stream)
@@ -647,6 +716,7 @@ class CudaProgramStreams {
   std::set<std::uint64_t> gone_;
   std::size_t made_ = 0;
   std::size_t launched_ = 0;
+  std::size_t captures_ = 0;
 };
 
 struct CudaStack {
@@ -659,6 +729,7 @@ class CudaPrograms : public testing::OnFakeCuda, public ::testing::WithParamInte
  protected:
   struct Found {
     std::size_t works = 0;
+    std::size_t captures = 0;
     std::size_t waits = 0;
     std::vector<std::string> misuses;
   };
@@ -695,6 +766,7 @@ class CudaPrograms : public testing::OnFakeCuda, public ::testing::WithParamInte
       streams.end_capture();
       EXPECT_EQ(stack->validate(), "");
       found.works = streams.launched();
+      found.captures = streams.captures();
     }
     EXPECT_EQ(fake().leaks(), "");
     found.waits = fake().figures().waits;
@@ -729,10 +801,17 @@ TEST_P(CudaPrograms, HaveTheirMemoryInOrder) {
 
 TEST_P(CudaPrograms, HaveTheirMemoryInOrderWhileStreamsAreCaptured) {
   const std::uint64_t first = testing::seed_or(1);
+  std::size_t works = 0;
+  std::size_t captures = 0;
   for (std::uint64_t seed = first; seed < first + 100; ++seed) {
     SCOPED_TRACE(testing::replay_hint(seed));
-    ASSERT_EQ(run(seed, false, true).misuses, std::vector<std::string>());
+    const Found found = run(seed, false, true);
+    ASSERT_EQ(found.misuses, std::vector<std::string>());
+    works += found.works;
+    captures += found.captures;
   }
+  EXPECT_GT(works, 2000U);
+  EXPECT_GT(captures, 100U);
 }
 
 TEST_P(CudaPrograms, AreCaughtWithoutTheirWaits) {

@@ -620,8 +620,14 @@ TEST_F(CudaTest, WhatTheDriversPoolKeepsIsUnderTheCeiling) {
   for (const std::size_t bytes : {8_MiB, 10_MiB, 12_MiB, 14_MiB, 2_MiB, 4_MiB, 14_MiB}) {
     opened->deallocate(opened->allocate({.bytes = bytes, .stream = stream}), stream);
     EXPECT_LE(fake().figures().used, 16_MiB) << bytes;
+    fake().synchronize(handle);
   }
   EXPECT_GT(opened->stats().cached.current, 0U);
+  const std::size_t before = fake().figures().used;
+  for (int i = 0; i < 10; ++i)
+    opened->deallocate(opened->allocate({.bytes = 14_MiB, .stream = stream}), stream);
+  EXPECT_EQ(fake().figures().used, before) << "what fits is kept";
+  EXPECT_EQ(fake().figures().events_made, 0U) << "and nothing waits";
   opened->deallocate(kept, stream);
 }
 

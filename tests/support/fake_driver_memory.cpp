@@ -61,10 +61,7 @@ CudaResult FakeDriver::create_pool(CUmemPoolHandle_st** pool, const CudaPoolProp
 
 CudaResult FakeDriver::destroy_pool(CUmemPoolHandle_st* pool) {
   if (!pool->is_there) return misuse("a pool is destroyed twice", CudaResult::invalid_value);
-  for (const auto& chunk : pool->chunks) {
-    if (chunk.used != 0) misuse("a pool is destroyed with memory out", CudaResult::success);
-  }
-  trim(*pool, 0, true);
+  trim(*pool, 0, true);  // what is out stays
   pool->is_there = false;
   return CudaResult::success;
 }

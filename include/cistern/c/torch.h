@@ -51,7 +51,8 @@ void cistern_torch_free(void* memory, size_t bytes, int device, struct CUstream_
  * Never throws. */
 void cistern_torch_record_stream(void* memory, struct CUstream_st* stream);
 
-/** Waits for a stream of that GPU and forgets it, so that it can be destroyed. Never throws. */
+/** Waits for a stream of that GPU, which is not captured, and forgets it, so that it can be
+ * destroyed. Never throws. */
 void cistern_torch_retire_stream(int device, struct CUstream_st* stream);
 
 /** Gives all idle memory of all GPUs back. For `set_reset_fn`, without which torch.cuda.empty_cache

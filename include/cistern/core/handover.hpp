@@ -27,8 +27,7 @@ class Handover {
     return cistern::make_ready(order_, last, next);
   }
 
-  /// The one that comes after both. Where none can, which is to say that the device has failed or
-  /// that both are captured into graphs apart, the first.
+  /// The one that comes after both, or the first where none can.
   [[nodiscard]] Stream join(Stream first, Stream other) const noexcept {
     return cistern::join(order_, first, other).value_or(first);
   }

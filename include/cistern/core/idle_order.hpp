@@ -18,8 +18,8 @@ class IdleOrder {
   /// `order` is the device's, or null.
   explicit IdleOrder(StreamOrder* order) noexcept : order_(order) {}
 
-  /// Allocates nothing: where many streams free, one waits for the others. At most eight can be
-  /// captured into graphs apart.
+  /// Allocates nothing: where many streams free, one waits for the others. They can be captured
+  /// into at most eight graphs at a time.
   void note_free(Stream stream) noexcept;
 
   /// Idle memory goes to `stream`, which is made to wait for those that have used it. Errors: those
@@ -34,6 +34,8 @@ class IdleOrder {
   [[nodiscard]] std::span<const Stream> freed_on() const noexcept {
     return std::span(freed_on_).first(size_);
   }
+
+  [[nodiscard]] bool is_joined(std::size_t number, Stream stream) noexcept;
 
   StreamOrder* order_;
   std::array<Stream, 8> freed_on_{};

@@ -71,7 +71,8 @@ class StreamOrder {
 
 /// The one of two streams that comes after all that stands in both: `first`, which is made to wait
 /// for `other`; or where it cannot be, because `other` is captured into a graph, `other`, once the
-/// host has waited for `first`. None where the device has failed, or both are captured apart.
+/// host has waited for `first`. None where neither can: the device has failed, or both are captured
+/// apart. The host waits wherever the caller stands, as it does in `StreamOrder::wait`.
 [[nodiscard]] inline std::optional<Stream> join(StreamOrder* order, Stream first,
                                                 Stream other) noexcept {
   if (order == nullptr || first.id == other.id || order->wait(first, other)) return first;

@@ -10,8 +10,8 @@
 // Streams are CUDA's. The default one is the legacy default stream; any other stream of the context
 // becomes one through `stream(handle)`, the per-thread default stream for each thread its own. CUDA
 // does not count the references to a stream: the program retires it before it destroys it, for all
-// devices at once, or closes those that know it. The order of reuse is that of
-// `core/stream_order.hpp`.
+// devices at once and not while it is captured, or has closed those that were asked for it and
+// whose memory was used on it. The order of reuse is that of `core/stream_order.hpp`.
 //
 // While a stream is captured into a graph, blocks that a pool has idle are handed out on it as
 // ever, if the stream that freed them is not captured as well, or into the same graph. A request
@@ -20,9 +20,11 @@
 // while a blocking stream is captured. Work that a block was freed behind is no part of the graph:
 // launch it behind the streams that were captured, or synchronize them before the capture. A graph
 // uses its addresses whenever it is launched: hold its blocks as long as it lives, or pin the plan
-// that they are of (`Planned::pin`). Memory that was used on streams of two captures apart is freed
-// once one of them has ended. What a device cannot give back because it ends during a capture stays
-// the process's, after a line on standard error.
+// that they are of (`Planned::pin`). Where memory was used on two streams
+// of which neither can wait for the other, since both are captured apart, or one is the default
+// stream beside a blocking one that is captured, it is freed after the capture. What a device
+// cannot give back because it ends during a capture stays the process's, after a line on standard
+// error.
 #pragma once
 
 #include <cstddef>
@@ -81,12 +83,12 @@ class CudaDevice final : public Device {
   /// Null before the first request.
   [[nodiscard]] CUctx_st* context() const noexcept;
 
-  /// The stream that stands for `handle`, the same for the same one until it is retired, or the
-  /// last device that was asked for it or used it is closed. Null and CU_STREAM_LEGACY are the
-  /// default stream. CU_STREAM_PER_THREAD is that of the calling thread. All devices in the context
-  /// know it, so that a stack may fall back from one kind of memory on another; those of other
-  /// contexts do not. Throws std::invalid_argument for a stream of another context,
-  /// std::runtime_error if the driver fails. Thread-safe.
+  /// The stream that stands for `handle`, the same for the same one until it is retired. Null and
+  /// CU_STREAM_LEGACY are the default stream. CU_STREAM_PER_THREAD is that of the calling thread.
+  /// All devices in the context know it, so that a stack may fall back from one kind of memory on
+  /// another; those of other contexts do not.
+  /// Throws std::invalid_argument for a stream of another context, std::runtime_error if the driver
+  /// fails. Thread-safe.
   [[nodiscard]] Stream stream(CUstream_st* handle);
 
   /// True while the stream is captured into a graph.

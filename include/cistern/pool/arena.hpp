@@ -197,7 +197,7 @@ class Arena final : public OwnedPool {
   void give_up_chunk() noexcept;
   bool set_page(std::size_t blocks) noexcept;
   void warn_if_forgotten() noexcept;
-  [[nodiscard]] bool is_ready() const noexcept { return behind_.id == stream_.id; }
+  [[nodiscard]] bool is_home() const noexcept { return behind_.id == stream_.id; }
   void take_back_taken(Taken& record, Stream stream) noexcept;
   void take_back_passed(Passed& record, Stream stream) noexcept;
 

@@ -128,7 +128,7 @@ class Planned final : public OwnedPool {
     Stream stream;  // all that is used again of the slab is used on it
     Stream behind;  // comes after all that has used it: the same, if that can be made to wait
 
-    [[nodiscard]] bool is_ready() const noexcept { return behind.id == stream.id; }
+    [[nodiscard]] bool is_home() const noexcept { return behind.id == stream.id; }
   };
 
   struct ByPlace {
