@@ -13,6 +13,9 @@
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "adaptor/live_counters.hpp"
@@ -115,6 +118,31 @@ std::uint64_t next_recorder() noexcept {
   return ++count;
 }
 
+[[noreturn]] void cannot_write(const std::filesystem::path& file, int error, const char* why) {
+  throw std::system_error(error, std::generic_category(),
+                          "trace: cannot write " + file.string() + why);
+}
+
+/// Who records into a file has it alone: two would spoil it, in one process or in several.
+std::FILE* create_locked(const std::filesystem::path& file) {
+  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (descriptor < 0) cannot_write(file, errno, "");
+  const auto refuse = [&](const char* why) {
+    const int error = errno;
+    ::close(descriptor);
+    cannot_write(file, error, why);
+  };
+  struct stat status {};
+  const bool is_file = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+  // Where a file system has no locks, nobody is kept out.
+  if (is_file && ::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    refuse(", which another stack or process records into");
+  if (is_file && ::ftruncate(descriptor, 0) != 0) refuse("");
+  std::FILE* const opened = ::fdopen(descriptor, "wb");
+  if (opened == nullptr) refuse("");
+  return opened;
+}
+
 }  // namespace
 
 class Recorder::Impl {
@@ -122,11 +150,7 @@ class Recorder::Impl {
   Impl(const Resource* owner, const std::filesystem::path& file) : nodes_(owner) {
     append_file_header(chunk_);
     chunk_.reserve(chunk_.size() + most_chunk_bytes);  // so that recording a free allocates nothing
-    file_.reset(std::fopen(file.c_str(), "wb"));
-    if (file_ == nullptr) {
-      throw std::system_error(errno, std::generic_category(),
-                              "trace: cannot write " + file.string());
-    }
+    file_.reset(create_locked(file));
     std::setvbuf(file_.get(), nullptr, _IONBF, 0);  // chunks are large, and a fork copies no buffer
     write_chunk();
   }
@@ -334,6 +358,7 @@ class Recorder::Impl {
     const std::lock_guard lock(mutex_);
     append_end(events_written_, chunk_);
     write_chunk();
+    if (getpid() == process_) ::flock(::fileno(file_.get()), LOCK_UN);  // also for a forked child
     if (std::fclose(file_.release()) != 0) fail(errno);
   }
 

@@ -172,7 +172,7 @@ TorchMemory::OneGpu& TorchMemory::find_or_open(int gpu) {
   if (OneGpu* const known = find(gpu)) return *known;
   if (gpu < 0 || gpu >= most_gpus) {
     throw std::invalid_argument("cistern: there is no GPU " + std::to_string(gpu) +
-                                ", they are 0 to " + std::to_string(most_gpus - 1));
+                                ", their numbers are at most " + std::to_string(most_gpus - 1));
   }
   const std::lock_guard lock(mutex_);
   if (OneGpu* const known = find(gpu)) return *known;
@@ -195,6 +195,14 @@ std::unique_ptr<TorchMemory::OneGpu> TorchMemory::open_for(int gpu) {
   Ends ends;
   find_ends(*opened->stack, gpu, ends);
   opened->device = ends.cuda;
+  if (ends.cuda == nullptr && ends.other == nullptr) {
+    throw std::runtime_error(
+        "cistern: the deferred stack could not be set up, as was reported on standard error");
+  }
+  if (ends.other != nullptr && !ends.other->limits().host_addressable) {
+    throw std::invalid_argument(std::string("cistern: no GPU of PyTorch's can use memory of ") +
+                                ends.other->limits().kind);
+  }
   if (ends.other != nullptr) {
     report(
         "PyTorch is given memory of '%s', which a kernel can use only where the GPU reads all of "

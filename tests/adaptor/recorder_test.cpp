@@ -353,6 +353,26 @@ TEST_F(RecorderTest, TwoRecordersOnOneThreadKeepTheirEventsApart) {
   std::filesystem::remove(other);
 }
 
+TEST_F(RecorderTest, AFileHasOneRecorderAtATime) {
+  auto recorder = make<Recorder>(make<SimulatedDevice>(), file_);
+  for (int i = 0; i < 3; ++i)
+    recorder->deallocate(recorder->allocate(1_MiB));
+  const auto second = [&]() -> std::string {
+    try {
+      static_cast<void>(make<Recorder>(make<SimulatedDevice>(), file_));
+      return "";
+    } catch (const std::system_error& error) {
+      return error.what();
+    }
+  };
+  EXPECT_NE(second().find("which another stack or process records into"), std::string::npos)
+      << second();
+  EXPECT_TRUE(recorder->finish());
+  EXPECT_EQ(read().events.size(), 6U) << "it is as it was";
+  EXPECT_EQ(second(), "");
+  EXPECT_EQ(read().events.size(), 0U) << "it is written anew";
+}
+
 TEST_F(RecorderTest, AFileThatCannotBeWrittenIsSaid) {
   EXPECT_THROW(make<Recorder>(make<SimulatedDevice>(), "/no/such/folder/trace"), std::system_error);
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full";

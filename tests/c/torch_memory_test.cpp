@@ -271,8 +271,8 @@ TEST_F(TorchOnFakeCuda, OutOfMemorySaysWhatStoodInTheWay) {
 
 TEST_F(TorchOnFakeCuda, AStackThatCannotBeOpenedSaysWhyAndIsTriedAgain) {
   on({.gpus = 2});
-  EXPECT_EQ(refusal(-1), "cistern: there is no GPU -1, they are 0 to 63");
-  EXPECT_EQ(refusal(64), "cistern: there is no GPU 64, they are 0 to 63");
+  EXPECT_EQ(refusal(-1), "cistern: there is no GPU -1, their numbers are at most 63");
+  EXPECT_EQ(refusal(64), "cistern: there is no GPU 64, their numbers are at most 63");
   EXPECT_EQ(refusal(5), "there is no cuda device: no GPU has the number 5; there are 2, from 0 on");
   stand_on("cache > kuda");
   EXPECT_TRUE(refusal().starts_with("in the environment variable CISTERN_STACK: there is no stage"))
@@ -289,6 +289,8 @@ TEST_F(TorchOnFakeCuda, AStackThatCannotBeOpenedSaysWhyAndIsTriedAgain) {
     stand_on(stack);
     EXPECT_NE(refusal().find("are of one thread"), std::string::npos) << refusal();
   }
+  stand_on("cache > simulated");
+  EXPECT_EQ(refusal(), "cistern: no GPU of PyTorch's can use memory of simulated");
   stand_on("cache > opencl(memory=buffer)");
   TorchMemory memory;
   EXPECT_THROW((void)memory.allocate(1, 0, nullptr), std::exception) << "objects, or none";
@@ -321,6 +323,26 @@ TEST_F(TorchOnFakeCuda, WhatIsDeferredStandsOnItsGpuToo) {
   EXPECT_EQ(fake().figures().managed, 1_MiB);
   use(stream, tensor, 1_MiB);
   memory.free(tensor, 1, stream);
+}
+
+/// And is known for what it is once it can be set up.
+TEST_F(TorchOnFakeCuda, WhatIsDeferredIsSetUpBeforeAnythingIsGivenOut) {
+  const testing::CaughtReports reports;
+  stand_on("deferred(coalesce > cuda, otherwise=cuda)");
+  CUstream_st* const stream = fake().make_stream(false);
+  CUstream_st* const other = fake().make_stream(false);
+  TorchMemory memory;
+  const auto init = fake().api().init;
+  fake().changeable_api().init = [](unsigned) { return CudaResult::no_device; };
+  EXPECT_THROW((void)memory.allocate(1_MiB, 0, stream), std::runtime_error);
+  EXPECT_EQ(testing::CaughtReports::all().size(), 1U);
+  fake().changeable_api().init = init;
+  for (CUstream_st* const each : {stream, other, stream}) {
+    void* const tensor = memory.allocate(1_MiB, 0, each);
+    use(each, tensor, 1_MiB);
+    memory.free(tensor, 0, each);
+  }
+  EXPECT_EQ(memory.stats(0).device_allocations, 1U);
 }
 
 TEST_F(TorchOnFakeCuda, WhatIsStillOutInTheEndGoesBack) {

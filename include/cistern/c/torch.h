@@ -1,12 +1,14 @@
 /* cistern as the memory of PyTorch: what libcistern_torch.so exports for
  * torch.cuda.memory.CUDAPluggableAllocator, which calls it for every tensor. README.md shows how.
+ * Who calls the functions by ctypes declares their arguments: it takes a number for an int.
  *
  * Each GPU has a stack of its own, opened at the first request for it and never closed. Its text is
- * that of the environment variable CISTERN_STACK then, or "retry > coalesce > cuda": in it, every
- * `cuda` that names no device stands on the GPU that is asked for. One that names another GPU is an
- * error, and so are `arena` and `planned`, which are of one thread. Memory of another device is
- * handed out after a line on standard error: most GPUs cannot use it, and it is in the order of no
- * stream, so that it is another tensor's as soon as it is freed.
+ * that of the environment variable CISTERN_STACK then, or, where that is empty or not set,
+ * "retry > coalesce > cuda": in it, every `cuda` that names no device stands on the GPU that is
+ * asked for. One that names another GPU is an error, and so are `arena` and `planned`, which are of
+ * one thread, and devices without memory of their own. Memory of the host is handed out after a
+ * line on standard error: most GPUs cannot use it, and it is in the order of no stream, so that it
+ * is another tensor's as soon as it is freed.
  *
  * A pointer stands for its block, so each call pays for a look-up of the address as well. The
  * functions are thread-safe. Where one fails it throws a C++ exception, which PyTorch expects and
@@ -30,19 +32,21 @@ extern "C" {
 
 struct CUstream_st; /* cudaStream_t is a pointer to it; null is the default stream */
 
-/** Memory for the work of `stream` on the GPU of that number, as the runtime counts; null for no
- * bytes. Throws OutOfMemory (a std::bad_alloc), whose words begin with "CUDA out of memory. " where
- * that is why, and std::exception in a capture and where there is no stack for this GPU; the next
- * call tries to open it again. */
+/** For PyTorch alone, since it throws: memory for the work of `stream` on the GPU of that number,
+ * as the runtime counts and the driver too; null for no bytes. Throws OutOfMemory (a
+ * std::bad_alloc), whose words begin with "CUDA out of memory. " where that is why, and
+ * std::exception in a capture and where there is no stack for this GPU; the next call tries to open
+ * it again. */
 void* cistern_torch_malloc(size_t bytes, int device, struct CUstream_st* stream);
 
 /** The same, but where that throws, this says why on standard error and returns null. For
  * torch.cuda.MemPool, whose allocator then gives back what it keeps and asks again. */
 void* cistern_torch_try_malloc(size_t bytes, int device, struct CUstream_st* stream);
 
-/** Takes memory back in the order of `stream`, which need not be the one it was requested for.
- * Never throws: an address that is not live on this GPU is reported on standard error and left
- * alone. */
+/** Takes memory back in the order of `stream`, which need not be the one it was requested for; the
+ * number of bytes is not looked at. Never throws: an address that is not live on this GPU is
+ * reported on standard error and left alone, and a stream that the driver does not know is reported
+ * and taken for the default one. */
 void cistern_torch_free(void* memory, size_t bytes, int device, struct CUstream_st* stream);
 
 /** Says that memory is in use on one more stream of its GPU: when it is freed, the stream that
@@ -52,7 +56,7 @@ void cistern_torch_free(void* memory, size_t bytes, int device, struct CUstream_
 void cistern_torch_record_stream(void* memory, struct CUstream_st* stream);
 
 /** Waits for a stream of that GPU, which is not captured, and forgets it, so that it can be
- * destroyed. Never throws. */
+ * destroyed. The default stream is only waited for. Never throws. */
 void cistern_torch_retire_stream(int device, struct CUstream_st* stream);
 
 /** Gives all idle memory of all GPUs back. For `set_reset_fn`, without which torch.cuda.empty_cache
