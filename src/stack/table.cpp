@@ -68,7 +68,8 @@ StageEntry trace() {
     std::string file;
   };
   return StageOf<Options>(Kind::adaptor, "trace", "records what passes through it to a trace file")
-      .takes("file", &Options::file, text(), "created or overwritten when the stack is opened")
+      .takes("file", &Options::file, text(),
+             "created or overwritten when the stack is opened; no other may record into it")
       .required()
       .made_by([](const Options& options, Ref<Resource> upstream) {
         return make<Recorder>(std::move(upstream), std::filesystem::path(options.file));

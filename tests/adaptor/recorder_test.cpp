@@ -367,9 +367,20 @@ TEST_F(RecorderTest, AFileHasOneRecorderAtATime) {
   };
   EXPECT_NE(second().find("which another stack or process records into"), std::string::npos)
       << second();
+  int ends[2] = {};
+  ASSERT_EQ(pipe(ends), 0);
+  const pid_t child = fork();  // which lives on, and has the file too
+  if (child == 0) {
+    close(ends[1]);
+    char none = 0;
+    _exit(::read(ends[0], &none, 1) == 0 ? 0 : 1);
+  }
+  close(ends[0]);
   EXPECT_TRUE(recorder->finish());
   EXPECT_EQ(read().events.size(), 6U) << "it is as it was";
   EXPECT_EQ(second(), "");
+  close(ends[1]);
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
   EXPECT_EQ(read().events.size(), 0U) << "it is written anew";
 }
 
