@@ -689,7 +689,8 @@ class CudaProgramStreams {
   bool step(std::uint64_t choice) { return fake_.queues().step(choice); }
 
   void end_capture() {
-    if (captured_ != nullptr) EXPECT_TRUE(fake_.end_capture(std::exchange(captured_, nullptr)));
+    if (captured_ == nullptr) return;
+    EXPECT_TRUE(fake_.end_capture(std::exchange(captured_, nullptr)));
   }
 
   [[nodiscard]] std::size_t launched() const { return launched_; }
