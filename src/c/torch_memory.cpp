@@ -6,6 +6,7 @@
 #include <new>
 #include <optional>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
 #include "cistern/core/device.hpp"
@@ -26,9 +27,13 @@ struct Ends {
   const Device* other = nullptr;
 };
 
-/// Throws std::invalid_argument where PyTorch cannot use the stack on this GPU.
+/// Throws std::invalid_argument where PyTorch cannot use the stack on this GPU, std::runtime_error
+/// where a part of it could not be set up.
 void find_ends(Resource& stage, int gpu, Ends& ends) {
-  static_cast<void>(stage.device());  // what is deferred is made now
+  if (std::string_view(stage.device().limits().kind) == "deferred") {  // and should be made by now
+    throw std::runtime_error(
+        "cistern: a deferred stack could not be set up, as was reported on standard error");
+  }
   if (dynamic_cast<const OwnedPool*>(&stage) != nullptr) {
     throw std::invalid_argument(
         "cistern: 'arena' and 'planned' are of one thread, and PyTorch's backward pass runs on "
@@ -43,6 +48,10 @@ void find_ends(Resource& stage, int gpu, Ends& ends) {
     }
     if (ends.cuda == nullptr) ends.cuda = cuda;  // the others share its streams
   } else if (const auto* const device = dynamic_cast<const Device*>(&stage)) {
+    if (!device->limits().host_addressable) {
+      throw std::invalid_argument(std::string("cistern: no GPU of PyTorch's can use memory of ") +
+                                  device->limits().kind);
+    }
     ends.other = device;
   }
   stage.each_upstream([&](Resource& upstream) { find_ends(upstream, gpu, ends); });
@@ -195,14 +204,6 @@ std::unique_ptr<TorchMemory::OneGpu> TorchMemory::open_for(int gpu) {
   Ends ends;
   find_ends(*opened->stack, gpu, ends);
   opened->device = ends.cuda;
-  if (ends.cuda == nullptr && ends.other == nullptr) {
-    throw std::runtime_error(
-        "cistern: the deferred stack could not be set up, as was reported on standard error");
-  }
-  if (ends.other != nullptr && !ends.other->limits().host_addressable) {
-    throw std::invalid_argument(std::string("cistern: no GPU of PyTorch's can use memory of ") +
-                                ends.other->limits().kind);
-  }
   if (ends.other != nullptr) {
     report(
         "PyTorch is given memory of '%s', which a kernel can use only where the GPU reads all of "

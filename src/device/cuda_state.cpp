@@ -178,7 +178,7 @@ CudaResult CudaDevice::State::choose_context(CUctx_st*& chosen) noexcept {
   CudaResult code = api.current_context(&current);
   CudaOrdinal device = -1;
   if (code == CudaResult::success && current != nullptr) code = api.context_device(&device);
-  if (is_sticky(code) || code == CudaResult::context_is_destroyed) code = CudaResult::success;
+  if (is_sticky(code) || is_gone(code)) code = CudaResult::success;
   if (code != CudaResult::success) return code;
   const bool is_ours = current != nullptr && device == id;
   if (is_ours) {
@@ -418,6 +418,10 @@ CudaResult CudaDevice::State::ask(std::size_t bytes, CUstream_st* stream, void*&
       code = pool(from);
       if (code != CudaResult::success) break;
       code = api.allocate_async(&address, bytes, from, stream);
+      if (code == CudaResult::out_of_memory && pool_idle() > 0) {
+        trim_pool(from, 0);
+        code = api.allocate_async(&address, bytes, from, stream);
+      }
       if (code == CudaResult::success) bound_pool(from);
       break;
     }

@@ -248,7 +248,8 @@ void Arena::take_all_back() noexcept {
   while (Passed* record = ended_by_reset_.newest())
     take_back_passed(*record, record->stream);
   const auto ends = [&](const Node& record) { return is_taken(record); };
-  behind_ = end_uses_if(ends, join(stream_, behind_));
+  const Stream last = make_ready(behind_, stream_) ? stream_ : join(behind_, stream_);
+  behind_ = end_uses_if(ends, last);
   count_free(taken_live());
   rewind();
   if (!is_home()) give_up_chunk();

@@ -563,7 +563,7 @@ void Planned::lay_out() noexcept {
 void Planned::give_up_slab(Laid& laid) noexcept {
   if (laid.slab.empty()) return;
   hold_less(laid.slab.bytes);
-  const Stream last = join(laid.stream, std::exchange(laid.behind, laid.stream));
+  const Stream last = join(std::exchange(laid.behind, laid.stream), laid.stream);
   upstream().deallocate(std::exchange(laid.slab, {}), last);
 }
 
@@ -593,7 +593,7 @@ void Planned::begin_cycle(bool was_reset) noexcept {
     lay_out();
     lay_out_at_ = cycles() + cycles_between_attempts;
   }
-  laid_.behind = join(laid_.stream, laid_.behind);
+  if (make_ready(laid_.behind, laid_.stream)) laid_.behind = laid_.stream;
   if (laid_.plan == nullptr || laid_.slab.empty() || !laid_.is_home()) {
     stop_serving();
     now_.clear();

@@ -289,8 +289,10 @@ TEST_F(TorchOnFakeCuda, AStackThatCannotBeOpenedSaysWhyAndIsTriedAgain) {
     stand_on(stack);
     EXPECT_NE(refusal().find("are of one thread"), std::string::npos) << refusal();
   }
-  stand_on("cache > simulated");
-  EXPECT_EQ(refusal(), "cistern: no GPU of PyTorch's can use memory of simulated");
+  for (const char* stack : {"cache > simulated", "fallback(cache > simulated, cuda)"}) {
+    stand_on(stack);
+    EXPECT_EQ(refusal(), "cistern: no GPU of PyTorch's can use memory of simulated");
+  }
   stand_on("cache > opencl(memory=buffer)");
   TorchMemory memory;
   EXPECT_THROW((void)memory.allocate(1, 0, nullptr), std::exception) << "objects, or none";
@@ -328,21 +330,25 @@ TEST_F(TorchOnFakeCuda, WhatIsDeferredStandsOnItsGpuToo) {
 /// And is known for what it is once it can be set up.
 TEST_F(TorchOnFakeCuda, WhatIsDeferredIsSetUpBeforeAnythingIsGivenOut) {
   const testing::CaughtReports reports;
-  stand_on("deferred(coalesce > cuda, otherwise=cuda)");
   CUstream_st* const stream = fake().make_stream(false);
   CUstream_st* const other = fake().make_stream(false);
-  TorchMemory memory;
   const auto init = fake().api().init;
-  fake().changeable_api().init = [](unsigned) { return CudaResult::no_device; };
-  EXPECT_THROW((void)memory.allocate(1_MiB, 0, stream), std::runtime_error);
-  EXPECT_EQ(testing::CaughtReports::all().size(), 1U);
-  fake().changeable_api().init = init;
-  for (CUstream_st* const each : {stream, other, stream}) {
-    void* const tensor = memory.allocate(1_MiB, 0, each);
-    use(each, tensor, 1_MiB);
-    memory.free(tensor, 0, each);
+  for (const char* stack :
+       {"deferred(coalesce > cuda, otherwise=cuda)",
+        "fallback(limit(1KiB) > host, deferred(cache > cuda, otherwise=cuda))"}) {
+    SCOPED_TRACE(stack);
+    stand_on(stack);
+    TorchMemory memory;
+    fake().changeable_api().init = [](unsigned) { return CudaResult::no_device; };
+    EXPECT_THROW((void)memory.allocate(1_MiB, 0, stream), std::runtime_error);
+    fake().changeable_api().init = init;
+    for (CUstream_st* const each : {stream, other, stream}) {
+      void* const tensor = memory.allocate(1_MiB, 0, each);
+      use(each, tensor, 1_MiB);
+      memory.free(tensor, 0, each);
+    }
+    EXPECT_EQ(memory.stats(0).device_allocations, 1U);
   }
-  EXPECT_EQ(memory.stats(0).device_allocations, 1U);
 }
 
 TEST_F(TorchOnFakeCuda, WhatIsStillOutInTheEndGoesBack) {

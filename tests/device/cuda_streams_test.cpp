@@ -484,6 +484,45 @@ TEST_F(CudaStreams, APoolOfCyclesLeavesAloneWhatACapturedStreamUses) {
   }
 }
 
+/// Of two captures neither waits for the other, so that the memory stays where it was freed.
+TEST_F(CudaStreams, APoolOfCyclesDoesNotPassMemoryFromOneCaptureToAnother) {
+  for (const char* pools : {"arena > cache > mine", "planned > cache > mine"}) {
+    SCOPED_TRACE(pools);
+    const auto opened = device();
+    CUstream_st* const homes = fake().make_stream(false);
+    CUstream_st* const sides = fake().make_stream(false);
+    const Stream home = opened->stream(homes);
+    const Stream side = opened->stream(sides);
+    const Stack stack = open(pools, {{"mine", opened}});
+    const auto turn = [&](Stream freed_on) {
+      const Block first = stack->allocate({.bytes = 1_MiB, .stream = home});
+      const Block second = stack->allocate({.bytes = 1_MiB, .stream = home});
+      if (freed_on.id != home.id) fake().begin_capture(sides);
+      stack->deallocate(first, freed_on);
+      static_cast<void>(second);
+      return first.memory;
+    };
+    for (int i = 0; i < 4; ++i) {
+      turn(home);
+      stack->reset();
+    }
+    const void* const freed = turn(side);
+    fake().begin_capture(homes);
+    stack->reset();
+    for (int i = 0; i < 2; ++i) {
+      const Expected<Block> block = stack->try_allocate({.bytes = 1_MiB, .stream = home});
+      if (block) {
+        EXPECT_NE(block->memory, freed);
+      } else {
+        EXPECT_EQ(block.error().code, Errc::in_capture);
+      }
+    }
+    stack->reset();
+    EXPECT_TRUE(fake().end_capture(homes));
+    EXPECT_TRUE(fake().end_capture(sides));
+  }
+}
+
 /// Between the look at a stream and the event that is recorded there.
 TEST_F(CudaStreams, ACaptureThatBeginsMeanwhileIsNeitherEnteredNorBroken) {
   static testing::FakeCuda* machine = nullptr;

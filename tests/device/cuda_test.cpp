@@ -612,6 +612,16 @@ TEST_F(CudaTest, TheDriversPoolKeepsWhatIsFreedUntilItIsTrimmed) {
   EXPECT_EQ(fake().figures().used, 0U);
 }
 
+TEST_F(CudaTest, WhatTheDriversPoolKeepsMakesRoomForALargerRequest) {
+  on({.memory = 1_GiB});
+  const auto opened = device({.memory = CudaKind::async, .ceiling = 0});
+  CUstream_st* const handle = fake().make_stream();
+  const Stream stream = opened->stream(handle);
+  opened->deallocate(opened->allocate({.bytes = 500_MiB, .stream = stream}), stream);
+  fake().synchronize(handle);
+  opened->deallocate(opened->allocate({.bytes = 700_MiB, .stream = stream}), stream);
+}
+
 TEST_F(CudaTest, WhatTheDriversPoolKeepsIsUnderTheCeiling) {
   const auto opened = device({.memory = CudaKind::async, .ceiling = 16_MiB});
   CUstream_st* const handle = fake().make_stream();

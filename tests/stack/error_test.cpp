@@ -126,7 +126,8 @@ INSTANTIATE_TEST_SUITE_P(
               "refuses all",
               "^~~~~"},
         Wrong{"trace () > host",
-              "trace needs file (text): created or overwritten when the stack is opened",
+              "trace needs file (text): created or overwritten when the stack is opened; no other "
+              "may record into it",
               "^~~~~~~~"},
         Wrong{"cache(buckets=pow2, slack=2) > host", "slack applies only with buckets=fit",
               "                    ^~~~~~~"},

@@ -20,11 +20,10 @@
 // while a blocking stream is captured. Work that a block was freed behind is no part of the graph:
 // launch it behind the streams that were captured, or synchronize them before the capture. A graph
 // uses its addresses whenever it is launched: hold its blocks as long as it lives, or pin the plan
-// that they are of (`Planned::pin`). Where memory was used on two streams
-// of which neither can wait for the other, since both are captured apart, or one is the default
-// stream beside a blocking one that is captured, it is freed after the capture. What a device
-// cannot give back because it ends during a capture stays the process's, after a line on standard
-// error.
+// that they are of (`Planned::pin`). Where memory was used on two streams of which neither can wait
+// for the other, since both are captured apart, or one is the default stream beside a blocking one
+// that is captured, it is freed after the capture. What a device cannot give back because it ends
+// during a capture stays the process's, after a line on standard error.
 #pragma once
 
 #include <cstddef>

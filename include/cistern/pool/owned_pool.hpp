@@ -182,6 +182,9 @@ class OwnedPool : public Pool {
   [[nodiscard]] bool is_ready(Stream last, Stream next) const noexcept {
     return handover_.is_ready(last, next);
   }
+  [[nodiscard]] bool make_ready(Stream last, Stream next) const noexcept {
+    return handover_.make_ready(last, next);
+  }
   [[nodiscard]] Stream join(Stream first, Stream other) const noexcept {
     return handover_.join(first, other);
   }
