@@ -57,6 +57,7 @@ class CudaStreamTable {
   static std::shared_ptr<CudaStreamTable> of(const CudaApi& api, CUctx_st* context);
 
   [[nodiscard]] Members enter() noexcept;
+  /// The streams stay known: pools of other devices may have memory that was freed on them.
   void leave(Members member) noexcept;
 
   Stream add(CUstream_st* handle, Members member);

@@ -16,7 +16,9 @@ namespace cistern {
 
 class Recorder final : public Stage {
  public:
-  /// Creates or overwrites `file`. Throws std::system_error if that fails.
+  /// Creates or overwrites `file`. Throws std::system_error if that fails, or if another recorder,
+  /// of any process, has not finished with it (a forked child keeps it for a parent that was
+  /// killed).
   Recorder(Ref<Resource> upstream, const std::filesystem::path& file);
 
   /// Writes out what all threads have recorded so far and closes the file; what follows is passed
