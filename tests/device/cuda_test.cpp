@@ -228,7 +228,8 @@ TEST_P(CudaMemory, AFailedRequestNamesTheErrorAndChangesNothing) {
     EXPECT_EQ(opened->validate(), "");
     ++exhausted;
   }
-  EXPECT_GE(exhausted, 2U);
+  const bool makes_room = GetParam() == CudaKind::async;  // of what its pool keeps, and asks again
+  EXPECT_GE(exhausted, makes_room ? 1U : 2U);
 }
 
 TEST_P(CudaMemory, ABrokenContextIsToldFromAnEmptyGpu) {
