@@ -341,13 +341,18 @@ std::optional<Cache::Growth> Cache::growth_for(const Request& request) const noe
 template <class Ask>
 std::invoke_result_t<Ask, std::size_t Cache::Growth::*> Cache::climb(const Growth& growth,
                                                                      Ask ask) noexcept {
-  auto answer = ask(&Growth::whole);
+  std::uint64_t before = 0;  // so many returns when it was last asked
+  const auto ask_for = [&](auto bytes) {
+    before = returns();
+    return ask(bytes);
+  };
+  auto answer = ask_for(&Growth::whole);
   const auto is_refused = [&] { return !answer && answer.error().is_exhaustion(); };
-  if (is_refused() && give_back_idle(growth.whole)) answer = ask(&Growth::whole);
-  if (is_refused() && give_back_idle(unbounded)) answer = ask(&Growth::whole);
-  if (is_refused() && growth.least < growth.whole) answer = ask(&Growth::least);
-  for (int wait = 0; wait < most_waits && is_refused() && wait_for_returns(); ++wait) {
-    answer = ask(&Growth::least);
+  if (is_refused() && give_back_idle(growth.whole)) answer = ask_for(&Growth::whole);
+  if (is_refused() && give_back_idle(unbounded)) answer = ask_for(&Growth::whole);
+  if (is_refused() && growth.least < growth.whole) answer = ask_for(&Growth::least);
+  for (int wait = 0; wait < most_waits && is_refused() && wait_for_returns(before); ++wait) {
+    answer = ask_for(&Growth::least);
   }
   return answer;
 }
@@ -496,11 +501,16 @@ CacheNode* Cache::adopt(const Block& block, std::size_t bytes) noexcept {
   return nullptr;
 }
 
-// False if nothing was on its way upstream; else true once some of it has arrived.
-bool Cache::wait_for_returns() noexcept {
+std::uint64_t Cache::returns() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return returned_;
+}
+
+// True once something has arrived upstream since there were so many returns; false if nothing has,
+// and nothing is on its way.
+bool Cache::wait_for_returns(std::uint64_t before) noexcept {
   std::unique_lock lock(mutex_);
-  if (leaving_ == 0) return false;
-  const std::uint64_t before = returned_;
+  if (leaving_ == 0 && returned_ == before) return false;
   has_returned_.wait(lock, [&] { return returned_ != before; });
   return true;
 }

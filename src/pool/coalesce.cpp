@@ -348,20 +348,25 @@ Chunk* Coalesce::take_slowly(const Want& want) noexcept {
 // them, then once what other threads are giving back has arrived.
 Expected<Chunk*> Coalesce::climb(const Ask& ask, const Request& request,
                                  const Want& want) noexcept {
-  Expected<Chunk*> chunk = obtain(ask.whole, request, want);
+  std::uint64_t before = 0;  // so many returns when it was last asked
+  const auto ask_for = [&](std::size_t bytes) {
+    before = returns();
+    return obtain(bytes, request, want);
+  };
+  Expected<Chunk*> chunk = ask_for(ask.whole);
   const auto is_refused = [&] { return !chunk && chunk.error().is_exhaustion(); };
   for (std::size_t bytes = ask.whole; is_refused() && bytes > ask.least;) {
     bytes = std::max(ask.least, bytes / 2 & ~(options_.region_step - 1));
-    chunk = obtain(bytes, request, want);
+    chunk = ask_for(bytes);
   }
   const auto take_any = [&] {
     if (Expected<Chunk*> taken = take_any_hole(request, want)) chunk = taken;
   };
   if (is_refused()) take_any();
-  if (is_refused() && give_back_idle(ask.least)) chunk = obtain(ask.least, request, want);
-  if (is_refused() && give_back_idle(unbounded)) chunk = obtain(ask.least, request, want);
-  for (int wait = 0; wait < most_waits && is_refused() && wait_for_returns(); ++wait) {
-    chunk = obtain(ask.least, request, want);
+  if (is_refused() && give_back_idle(ask.least)) chunk = ask_for(ask.least);
+  if (is_refused() && give_back_idle(unbounded)) chunk = ask_for(ask.least);
+  for (int wait = 0; wait < most_waits && is_refused() && wait_for_returns(before); ++wait) {
+    chunk = ask_for(ask.least);
     if (is_refused()) take_any();
   }
   return chunk;
@@ -492,11 +497,16 @@ bool Coalesce::give_back_idle(std::size_t bytes) noexcept {
   return any;
 }
 
-// False if nothing was on its way upstream; else true once some of it has arrived.
-bool Coalesce::wait_for_returns() noexcept {
+std::uint64_t Coalesce::returns() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return returned_;
+}
+
+// True once something has arrived upstream since there were so many returns; false if nothing has,
+// and nothing is on its way.
+bool Coalesce::wait_for_returns(std::uint64_t before) noexcept {
   std::unique_lock lock(mutex_);
-  if (leaving_ == 0) return false;
-  const std::uint64_t before = returned_;
+  if (leaving_ == 0 && returned_ == before) return false;
   has_returned_.wait(lock, [&] { return returned_ != before; });
   return true;
 }

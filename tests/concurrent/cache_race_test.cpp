@@ -3,6 +3,7 @@
 #include <atomic>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -94,6 +95,24 @@ TEST(CacheRaceWithReturns, ARequestWaitsForMemoryThatIsOnItsWayBack) {
   if (block) cache->deallocate(*block);
   EXPECT_EQ(cache->stats().failures, 0U);
   testing::expect_all_accounted_for(*cache);
+}
+
+/// It arrived after the upstream had refused, and before the pool looked for it.
+TEST(CacheRaceWithReturns, ARequestMissesNothingThatHasComeBackMeanwhile) {
+  const auto spy = make<testing::Spy>(make<SimulatedDevice>());
+  const auto pool = make<Cache>(spy);
+  pool->deallocate(pool->allocate(1_MiB));
+  bool is_refused = false;
+  spy->before_request = [&](const Request&) -> std::optional<Errc> {
+    if (std::exchange(is_refused, true)) return std::nullopt;
+    std::thread([&] { pool->trim(); }).join();
+    return Errc::out_of_memory;
+  };
+  const Expected<Block> block = pool->try_allocate({.bytes = 64_KiB});
+  ASSERT_TRUE(block);
+  EXPECT_TRUE(is_refused);
+  pool->deallocate(*block);
+  testing::expect_all_accounted_for(*pool);
 }
 
 TEST(LimitRace, ReservedNeverExceedsTheBoundBelowAPool) {

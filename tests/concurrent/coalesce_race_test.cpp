@@ -4,6 +4,7 @@
 #include <atomic>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -139,6 +140,25 @@ TEST(CoalesceRaceWithReturns, ARequestWaitsForMemoryThatIsOnItsWayBack) {
   trimming.join();
   if (block) pool->deallocate(*block);
   EXPECT_EQ(pool->stats().failures, 0U);
+  testing::expect_all_accounted_for(*pool);
+}
+
+/// It arrived after the upstream had refused, and before the pool looked for it.
+TEST(CoalesceRaceWithReturns, ARequestMissesNothingThatHasComeBackMeanwhile) {
+  const auto spy = make<testing::Spy>(make<SimulatedDevice>());
+  const auto pool =
+      make<Coalesce>(spy, Coalesce::Options{.classes = {{}}, .idle_ratio = Coalesce::no_ratio});
+  pool->deallocate(pool->allocate(1_MiB));
+  bool is_refused = false;
+  spy->before_request = [&](const Request&) -> std::optional<Errc> {
+    if (std::exchange(is_refused, true)) return std::nullopt;
+    std::thread([&] { pool->trim(); }).join();
+    return Errc::out_of_memory;
+  };
+  const Expected<Block> block = pool->try_allocate({.bytes = 4_MiB});
+  ASSERT_TRUE(block);
+  EXPECT_TRUE(is_refused);
+  pool->deallocate(*block);
   testing::expect_all_accounted_for(*pool);
 }
 

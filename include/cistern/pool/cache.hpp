@@ -160,7 +160,8 @@ class Cache final : public Pool {
                                std::span<Block> blocks, std::span<Block> below,
                                const Expected<void>& obtained) noexcept;
   bool give_back_idle(std::size_t bytes) noexcept;
-  bool wait_for_returns() noexcept;
+  [[nodiscard]] std::uint64_t returns() const noexcept;
+  bool wait_for_returns(std::uint64_t before) noexcept;
   void begin_growth(std::size_t bytes) noexcept;
   void trim_to(std::size_t keep_bytes) noexcept override;
   void abandoned() noexcept override;

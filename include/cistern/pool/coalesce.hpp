@@ -168,7 +168,8 @@ class Coalesce final : public Pool, public RestorablePool {
   Expected<Chunk*> take_any_hole(const Request& request, const Want& want) noexcept;
   bool give_back_idle(std::size_t bytes) noexcept;
   void hold_to_max_idle() noexcept;
-  bool wait_for_returns() noexcept;
+  [[nodiscard]] std::uint64_t returns() const noexcept;
+  bool wait_for_returns(std::uint64_t before) noexcept;
   void send_upstream(const Leaving& leaving) noexcept;
   void trim_to(std::size_t keep_bytes) noexcept override;
   void abandoned() noexcept override;
