@@ -11,7 +11,7 @@ void IdleOrder::note_free(Stream stream) noexcept {
   if (size_ < freed_on_.size()) {
     freed_on_[size_++] = stream;
   } else {
-    static_cast<void>(is_joined(size_, stream));
+    join_with_first(size_, stream);
   }
 }
 
@@ -30,14 +30,13 @@ Expected<void> IdleOrder::make_ready(Stream stream) noexcept {
 Stream IdleOrder::gather() noexcept {
   std::size_t apart = std::min<std::size_t>(size_, 1);
   for (std::size_t i = apart; i < size_; ++i) {
-    if (!is_joined(apart, freed_on_[i])) freed_on_[apart++] = freed_on_[i];
+    if (!join_with_first(apart, freed_on_[i])) freed_on_[apart++] = freed_on_[i];
   }
   size_ = apart;
   return freed_on_.front();
 }
 
-// With one of the first so many.
-bool IdleOrder::is_joined(std::size_t number, Stream stream) noexcept {
+bool IdleOrder::join_with_first(std::size_t number, Stream stream) noexcept {
   for (Stream& last : std::span(freed_on_).first(number)) {
     if (const std::optional<Stream> both = join(order_, last, stream)) {
       last = *both;

@@ -550,7 +550,6 @@ void Planned::lay_out() noexcept {
                                .stream = laid_.stream});
   if (!slab) return;
   laid_.slab = *slab;
-  laid_.behind = laid_.stream;
   hold_more(slab->bytes);
   note_cached_peak();
   const bool is_address = device().limits().memory_is_address;

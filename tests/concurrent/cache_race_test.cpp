@@ -3,7 +3,6 @@
 #include <atomic>
 #include <optional>
 #include <thread>
-#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -16,6 +15,7 @@
 #include "support/exchange.hpp"
 #include "support/ledger.hpp"
 #include "support/reports.hpp"
+#include "support/returns.hpp"
 #include "support/seed.hpp"
 #include "support/spy.hpp"
 #include "support/threads.hpp"
@@ -97,22 +97,10 @@ TEST(CacheRaceWithReturns, ARequestWaitsForMemoryThatIsOnItsWayBack) {
   testing::expect_all_accounted_for(*cache);
 }
 
-/// It arrived after the upstream had refused, and before the pool looked for it.
 TEST(CacheRaceWithReturns, ARequestMissesNothingThatHasComeBackMeanwhile) {
   const auto spy = make<testing::Spy>(make<SimulatedDevice>());
   const auto pool = make<Cache>(spy);
-  pool->deallocate(pool->allocate(1_MiB));
-  bool is_refused = false;
-  spy->before_request = [&](const Request&) -> std::optional<Errc> {
-    if (std::exchange(is_refused, true)) return std::nullopt;
-    std::thread([&] { pool->trim(); }).join();
-    return Errc::out_of_memory;
-  };
-  const Expected<Block> block = pool->try_allocate({.bytes = 64_KiB});
-  ASSERT_TRUE(block);
-  EXPECT_TRUE(is_refused);
-  pool->deallocate(*block);
-  testing::expect_all_accounted_for(*pool);
+  testing::expect_nothing_missed(*spy, *pool, 64_KiB);
 }
 
 TEST(LimitRace, ReservedNeverExceedsTheBoundBelowAPool) {

@@ -35,7 +35,8 @@ class IdleOrder {
     return std::span(freed_on_).first(size_);
   }
 
-  [[nodiscard]] bool is_joined(std::size_t number, Stream stream) noexcept;
+  /// With one of the first so many; false if it can be joined with none of them.
+  bool join_with_first(std::size_t number, Stream stream) noexcept;
 
   StreamOrder* order_;
   std::array<Stream, 8> freed_on_{};
