@@ -13,14 +13,15 @@ namespace cistern {
 
 inline constexpr std::size_t unbounded = std::numeric_limits<std::size_t>::max();
 
+// constexpr, since Clang 14 emits a call to what is consteval where a template uses it.
 namespace literals {
-consteval std::size_t operator""_KiB(unsigned long long n) {
+constexpr std::size_t operator""_KiB(unsigned long long n) {
   return std::size_t{n} << 10;
 }
-consteval std::size_t operator""_MiB(unsigned long long n) {
+constexpr std::size_t operator""_MiB(unsigned long long n) {
   return std::size_t{n} << 20;
 }
-consteval std::size_t operator""_GiB(unsigned long long n) {
+constexpr std::size_t operator""_GiB(unsigned long long n) {
   return std::size_t{n} << 30;
 }
 }  // namespace literals
