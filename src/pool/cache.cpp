@@ -12,7 +12,6 @@
 #include "cistern/core/size_tally.hpp"
 #include "core/failure.hpp"
 #include "pool/patient_lock.hpp"
-#include "pool/waits.hpp"
 
 namespace cistern {
 namespace {
@@ -22,22 +21,6 @@ CacheNode& node_of(const Block& block) noexcept {
 }
 
 }  // namespace
-
-class Cache::Leaving {
- public:
-  void add(CacheNode& node) noexcept {
-    node.next_free = first_;
-    first_ = &node;
-    ++size_;
-  }
-  [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
-  [[nodiscard]] CacheNode* first() const noexcept { return first_; }
-  [[nodiscard]] std::size_t size() const noexcept { return size_; }
-
- private:
-  CacheNode* first_ = nullptr;
-  std::size_t size_ = 0;
-};
 
 // --- Beside the fast path: a hit, and a free that is kept, under the lock. ---
 
@@ -343,7 +326,7 @@ std::invoke_result_t<Ask, std::size_t Cache::Growth::*> Cache::climb(const Growt
                                                                      Ask ask) noexcept {
   std::uint64_t before = 0;  // so many returns when it was last asked
   const auto ask_for = [&](auto bytes) {
-    before = returns();
+    before = returns_.arrived();
     return ask(bytes);
   };
   auto answer = ask_for(&Growth::whole);
@@ -351,7 +334,8 @@ std::invoke_result_t<Ask, std::size_t Cache::Growth::*> Cache::climb(const Growt
   if (is_refused() && give_back_idle(growth.whole)) answer = ask_for(&Growth::whole);
   if (is_refused() && give_back_idle(unbounded)) answer = ask_for(&Growth::whole);
   if (is_refused() && growth.least < growth.whole) answer = ask_for(&Growth::least);
-  for (int wait = 0; wait < most_waits && is_refused() && wait_for_returns(before); ++wait) {
+  for (int wait = 0;
+       wait < Returns::most_waits && is_refused() && returns_.wait_for_more_than(before); ++wait) {
     answer = ask_for(&Growth::least);
   }
   return answer;
@@ -501,20 +485,6 @@ CacheNode* Cache::adopt(const Block& block, std::size_t bytes) noexcept {
   return nullptr;
 }
 
-std::uint64_t Cache::returns() const noexcept {
-  const std::lock_guard lock(mutex_);
-  return returned_;
-}
-
-// True once something has arrived upstream since there were so many returns; false if nothing has,
-// and nothing is on its way.
-bool Cache::wait_for_returns(std::uint64_t before) noexcept {
-  std::unique_lock lock(mutex_);
-  if (leaving_ == 0 && returned_ == before) return false;
-  has_returned_.wait(lock, [&] { return returned_ != before; });
-  return true;
-}
-
 bool Cache::give_back_idle(std::size_t bytes) noexcept {
   Leaving leaving;
   {
@@ -545,7 +515,7 @@ void Cache::keep_when_full(CacheNode& node, Leaving& leaving) noexcept {
   if (abandoned_ || when_full_ == WhenFull::reject || !can_fit) {
     std::visit([&](auto& index) { index.forget(node); }, index_);
     leaving.add(node);
-    ++leaving_;
+    returns_.begin();
     return;
   }
   std::visit(
@@ -567,7 +537,7 @@ void Cache::evict(CacheNode& node, Leaving& leaving) noexcept {
   idle_.remove(&node);
   stats_.cached.fall(node.bytes);
   leaving.add(node);
-  ++leaving_;
+  returns_.begin();
 }
 
 // Of what lies in the pool, which is all that is idle once threads were called back.
@@ -595,20 +565,12 @@ void Cache::enforce_idle_ratio(Leaving& leaving) noexcept {
 // May be the end of this cache, if its owners have left.
 void Cache::send_upstream(const Leaving& leaving) noexcept {
   if (leaving.empty()) return;
-  for (const CacheNode* node = leaving.first(); node != nullptr; node = node->next_free) {
-    upstream().deallocate(node->upstream(), node->stream);
-  }
+  leaving.each([&](const CacheNode& node) { upstream().deallocate(node.upstream(), node.stream); });
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
-    for (CacheNode* node = leaving.first(); node != nullptr;) {
-      CacheNode* next = node->next_free;
-      nodes_.put(node);
-      node = next;
-    }
-    leaving_ -= leaving.size();
-    returned_ += leaving.size();
-    has_returned_.notify_all();
+    leaving.each([&](CacheNode& node) { nodes_.put(&node); });
+    returns_.end(leaving.size());
     over = is_over();
   }
   if (over) delete this;
@@ -632,7 +594,7 @@ void Cache::trim_to(std::size_t keep_bytes) noexcept {
 }
 
 bool Cache::is_over() const noexcept {
-  return abandoned_ && stats_.live_blocks.current == 0 && leaving_ == 0;
+  return abandoned_ && stats_.live_blocks.current == 0 && returns_.none_leaving();
 }
 
 void Cache::abandoned() noexcept {

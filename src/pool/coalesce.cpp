@@ -10,7 +10,6 @@
 #include "cistern/core/batch.hpp"
 #include "cistern/core/size_tally.hpp"
 #include "core/failure.hpp"
-#include "pool/waits.hpp"
 
 namespace cistern {
 namespace {
@@ -35,22 +34,6 @@ std::size_t most_of_any_device(const Resource& stage) {
 }
 
 }  // namespace
-
-class Coalesce::Leaving {
- public:
-  void add(Region& region) noexcept {
-    region.next_free = first_;
-    first_ = &region;
-    ++size_;
-  }
-  [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
-  [[nodiscard]] Region* first() const noexcept { return first_; }
-  [[nodiscard]] std::size_t size() const noexcept { return size_; }
-
- private:
-  Region* first_ = nullptr;
-  std::size_t size_ = 0;
-};
 
 // --- The fast path: a hole that fits, and a free that merges. ---
 
@@ -350,7 +333,7 @@ Expected<Chunk*> Coalesce::climb(const Ask& ask, const Request& request,
                                  const Want& want) noexcept {
   std::uint64_t before = 0;  // so many returns when it was last asked
   const auto ask_for = [&](std::size_t bytes) {
-    before = returns();
+    before = returns_.arrived();
     return obtain(bytes, request, want);
   };
   Expected<Chunk*> chunk = ask_for(ask.whole);
@@ -365,7 +348,8 @@ Expected<Chunk*> Coalesce::climb(const Ask& ask, const Request& request,
   if (is_refused()) take_any();
   if (is_refused() && give_back_idle(ask.least)) chunk = ask_for(ask.least);
   if (is_refused() && give_back_idle(unbounded)) chunk = ask_for(ask.least);
-  for (int wait = 0; wait < most_waits && is_refused() && wait_for_returns(before); ++wait) {
+  for (int wait = 0;
+       wait < Returns::most_waits && is_refused() && returns_.wait_for_more_than(before); ++wait) {
     chunk = ask_for(ask.least);
     if (is_refused()) take_any();
   }
@@ -458,7 +442,7 @@ std::uintptr_t Coalesce::start_of(const Block& block) noexcept {
 
 void Coalesce::leave(Region& region, Leaving& leaving) noexcept {
   leaving.add(region);
-  ++leaving_;
+  returns_.begin();
   stats_.cached.move_to(parts_.idle_bytes());
 }
 
@@ -497,37 +481,16 @@ bool Coalesce::give_back_idle(std::size_t bytes) noexcept {
   return any;
 }
 
-std::uint64_t Coalesce::returns() const noexcept {
-  const std::lock_guard lock(mutex_);
-  return returned_;
-}
-
-// True once something has arrived upstream since there were so many returns; false if nothing has,
-// and nothing is on its way.
-bool Coalesce::wait_for_returns(std::uint64_t before) noexcept {
-  std::unique_lock lock(mutex_);
-  if (leaving_ == 0 && returned_ == before) return false;
-  has_returned_.wait(lock, [&] { return returned_ != before; });
-  return true;
-}
-
 // May be the end of this pool, if its owners have left.
 void Coalesce::send_upstream(const Leaving& leaving) noexcept {
   if (leaving.empty()) return;
-  for (const Region* region = leaving.first(); region != nullptr; region = region->next_free) {
-    upstream().deallocate(region->upstream, region->last_used);
-  }
+  leaving.each(
+      [&](const Region& region) { upstream().deallocate(region.upstream, region.last_used); });
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
-    for (Region* region = leaving.first(); region != nullptr;) {
-      Region* next = region->next_free;
-      parts_.recycle(*region);
-      region = next;
-    }
-    leaving_ -= leaving.size();
-    returned_ += leaving.size();
-    has_returned_.notify_all();
+    leaving.each([&](Region& region) { parts_.recycle(region); });
+    returns_.end(leaving.size());
     over = is_over();
   }
   if (over) delete this;
@@ -550,7 +513,7 @@ void Coalesce::trim_to(std::size_t keep_bytes) noexcept {
 }
 
 bool Coalesce::is_over() const noexcept {
-  return abandoned_ && stats_.live_blocks.current == 0 && leaving_ == 0;
+  return abandoned_ && stats_.live_blocks.current == 0 && returns_.none_leaving();
 }
 
 void Coalesce::abandoned() noexcept {

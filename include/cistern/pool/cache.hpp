@@ -12,7 +12,6 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -30,6 +29,7 @@
 #include "cistern/pool/bucket_policy.hpp"
 #include "cistern/pool/idle_index.hpp"
 #include "cistern/pool/magazines.hpp"
+#include "cistern/pool/returns.hpp"
 
 namespace cistern {
 
@@ -95,10 +95,7 @@ class Cache final : public Pool {
  private:
   using Index = std::variant<BucketIndex, FitIndex>;
   using IdleList = IntrusiveList<CacheNode, &CacheNode::by_use>;
-
-  // Nodes on their way upstream, chained by `next_free`: taken out under the lock, given back
-  // outside it.
-  class Leaving;
+  using Leaving = cistern::Leaving<CacheNode>;
 
   static Index make_index(const Options& options, const DeviceLimits& limits);
   static const BucketMap* map_for_magazines(const Index& index) noexcept;
@@ -160,8 +157,6 @@ class Cache final : public Pool {
                                std::span<Block> blocks, std::span<Block> below,
                                const Expected<void>& obtained) noexcept;
   bool give_back_idle(std::size_t bytes) noexcept;
-  [[nodiscard]] std::uint64_t returns() const noexcept;
-  bool wait_for_returns(std::uint64_t before) noexcept;
   void begin_growth(std::size_t bytes) noexcept;
   void trim_to(std::size_t keep_bytes) noexcept override;
   void abandoned() noexcept override;
@@ -197,9 +192,7 @@ class Cache final : public Pool {
   bool abandoned_ = false;
   mutable std::size_t work_peak_ = 0;  // peak of the live granted bytes, that of the last trim on
   std::size_t growing_ = 0;            // bytes that are being asked of the upstream
-  std::size_t leaving_ = 0;            // blocks that are on their way to it
-  std::uint64_t returned_ = 0;         // those that have arrived
-  std::condition_variable has_returned_;
+  Returns returns_{mutex_};
   mutable std::size_t lent_ = 0;  // room in magazines, where it is bounded
 
   // Not guarded, and the first to go.

@@ -4,7 +4,6 @@
 // regions which are wholly idle go back before it grows beyond the peak of the work.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -18,6 +17,7 @@
 #include "cistern/core/pool.hpp"
 #include "cistern/core/size.hpp"
 #include "cistern/pool/restorable.hpp"
+#include "cistern/pool/returns.hpp"
 #include "cistern/pool/suballocator.hpp"
 
 namespace cistern {
@@ -113,10 +113,7 @@ class Coalesce final : public Pool, public RestorablePool {
 
  private:
   using Want = Suballocator::Want;
-
-  // Regions on their way upstream, chained by `next_free`: taken out under the lock, given back
-  // outside it.
-  class Leaving;
+  using Leaving = cistern::Leaving<Region>;
 
   // What a miss asks of the upstream: a whole region, and the least that will do.
   struct Ask {
@@ -168,8 +165,6 @@ class Coalesce final : public Pool, public RestorablePool {
   Expected<Chunk*> take_any_hole(const Request& request, const Want& want) noexcept;
   bool give_back_idle(std::size_t bytes) noexcept;
   void hold_to_max_idle() noexcept;
-  [[nodiscard]] std::uint64_t returns() const noexcept;
-  bool wait_for_returns(std::uint64_t before) noexcept;
   void send_upstream(const Leaving& leaving) noexcept;
   void trim_to(std::size_t keep_bytes) noexcept override;
   void abandoned() noexcept override;
@@ -184,11 +179,9 @@ class Coalesce final : public Pool, public RestorablePool {
   std::size_t max_idle_;
   double idle_ratio_;
   bool abandoned_ = false;
-  std::size_t work_peak_ = 0;   // peak of the live granted bytes, that of the last trim on
-  std::size_t growing_ = 0;     // bytes that are being asked of the upstream
-  std::size_t leaving_ = 0;     // regions that are on their way to it
-  std::uint64_t returned_ = 0;  // those that have arrived
-  std::condition_variable has_returned_;
+  std::size_t work_peak_ = 0;  // peak of the live granted bytes, that of the last trim on
+  std::size_t growing_ = 0;    // bytes that are being asked of the upstream
+  Returns returns_{mutex_};
 };
 
 }  // namespace cistern
