@@ -161,8 +161,8 @@ Stream TorchMemory::OneGpu::stream(CUstream_st* handle) const {
   return device != nullptr ? device->stream(handle) : Stream{};
 }
 
-/// A stream that the driver does not know is not waited for. The one that the memory was requested
-/// for always is.
+/// A stream of another context is not waited for. The one that the memory was requested for always
+/// is.
 Stream TorchMemory::OneGpu::stream_or_default(CUstream_st* handle) const noexcept {
   try {
     return stream(handle);

@@ -234,8 +234,11 @@ void CudaDevice::trim_to(std::size_t keep_bytes) noexcept {
   state_->trim(keep_bytes);
 }
 
+// To ask the driver's pool outside a scope would end a capture, be it another thread's.
 std::size_t CudaDevice::kept_idle() const noexcept {
-  return state_->pool_idle();
+  if (!state_->has_pool()) return 0;
+  const CudaScope scope(*state_);
+  return scope.result() == CudaResult::success ? state_->pool_idle() : 0;
 }
 
 std::string CudaDevice::validate() const {

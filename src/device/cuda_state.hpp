@@ -127,6 +127,9 @@ class CudaDevice::State {
   void reclaim() noexcept;
   /// The same, and what the driver's pool keeps beyond so many bytes.
   void trim(std::size_t keep_bytes) noexcept;
+  [[nodiscard]] bool has_pool() const noexcept {
+    return pool_.load(std::memory_order_acquire) != nullptr;
+  }
   [[nodiscard]] std::size_t pool_idle() const noexcept;
 
   /// Says so once if memory could not be given back.

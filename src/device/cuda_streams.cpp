@@ -69,7 +69,7 @@ Stream CudaStreamTable::add(CUstream_st* handle, Members member) {
   Known added{.handle = handle, .members = member};
   if (CudaStreams::is_per_thread(handle)) {
     added.thread = this_thread();
-  } else {
+  } else if (!is_captured(handle)) {
     check_context_of(handle);
     added.driver_id = driver_id_of(handle);
   }
@@ -89,6 +89,14 @@ Stream CudaStreamTable::add(CUstream_st* handle, Members member) {
   const std::uint64_t id = next_cuda_stream();
   known_.emplace(id, added);
   return {.handle = handle, .id = id};
+}
+
+// The one question that is allowed of a stream that is captured: others may end the capture.
+bool CudaStreamTable::is_captured(CUstream_st* handle) const noexcept {
+  CudaCaptureStatus status = CudaCaptureStatus::none;
+  std::uint64_t graph = 0;
+  return api_.capture_info(handle, &status, &graph) == CudaResult::success &&
+         status != CudaCaptureStatus::none;
 }
 
 void CudaStreamTable::check_context_of(CUstream_st* handle) const {

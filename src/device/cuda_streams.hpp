@@ -78,6 +78,7 @@ class CudaStreamTable {
   };
   using Table = std::map<std::uint64_t, Known>;
 
+  [[nodiscard]] bool is_captured(CUstream_st* handle) const noexcept;
   void check_context_of(CUstream_st* handle) const;
   [[nodiscard]] unsigned long long driver_id_of(CUstream_st* handle) const noexcept;
   void let_go(std::uint64_t stream) noexcept;
@@ -109,8 +110,8 @@ class CudaStreams {
   [[nodiscard]] static bool is_per_thread(CUstream_st* handle) noexcept;
 
   /// The one that stands for `handle`, the same for the same one until it is forgotten; called
-  /// with the context current. Throws std::invalid_argument for a stream of another context,
-  /// std::runtime_error if the driver fails.
+  /// with the context current. Throws std::invalid_argument for a stream of another context, unless
+  /// that is captured, and std::runtime_error if the driver fails.
   Stream add(CUstream_st* handle) { return table_->add(handle, member_); }
 
   /// Empty for a stream that was forgotten or is no stream of this context.

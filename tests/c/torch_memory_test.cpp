@@ -225,8 +225,9 @@ TEST_F(TorchOnFakeCuda, NothingIsGivenOutInACapture) {
   } catch (const std::runtime_error& error) {
     EXPECT_NE(std::string(error.what()).find("torch.cuda.graph"), std::string::npos);
   }
+  EXPECT_EQ(memory.stats(0).live_blocks.current, 1U);
   memory.free(before, 0, stream);
-  fake().end_capture(stream);
+  EXPECT_TRUE(fake().end_capture(stream)) << "it is as it was";
   memory.free(memory.allocate(1_MiB, 0, stream), 0, stream);
 }
 

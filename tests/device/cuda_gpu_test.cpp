@@ -165,6 +165,9 @@ TEST_P(CudaMemoryOnGpu, RequestsInACaptureFailAndLeaveItWhole) {
   const Expected<Block> refused = stack->try_allocate({.bytes = 64_MiB, .stream = stream});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, Errc::in_capture);
+  EXPECT_THROW((void)stack->allocate({.bytes = 64_MiB, .stream = stream}), OutOfMemory);
+  EXPECT_EQ(stack->stats().live_blocks.current, 1U);
+  EXPECT_EQ(opened->stream(handle(stream)), stream);
   opened->deallocate(direct, stream);
   void* graph = nullptr;
   EXPECT_EQ(graphs.end(handle(stream), &graph), CudaResult::success);

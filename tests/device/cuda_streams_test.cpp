@@ -319,6 +319,7 @@ TEST_F(CudaStreams, ARequestThatNeedsTheDriverFailsInACapture) {
     CUstream_st* const handle = fake().make_stream();
     const Stream stream = opened->stream(handle);
     const Stack stack = open("retry > coalesce > mine", {{"mine", opened}});
+    opened->deallocate(opened->allocate({.bytes = 1_KiB, .stream = stream}), stream);
     fake().begin_capture(handle);
     const Expected<Block> refused = stack->try_allocate({.bytes = 1_KiB, .stream = stream});
     ASSERT_FALSE(refused);
@@ -327,6 +328,9 @@ TEST_F(CudaStreams, ARequestThatNeedsTheDriverFailsInACapture) {
                   .find("the device cannot be asked while the stream is captured into a graph"),
               std::string::npos)
         << describe(refused.error());
+    EXPECT_THROW((void)stack->allocate({.bytes = 1_KiB, .stream = stream}), OutOfMemory);
+    EXPECT_EQ(stack->stats().live_blocks.current, 0U);
+    EXPECT_EQ(opened->stream(handle), stream);
     EXPECT_TRUE(fake().end_capture(handle)) << "and the capture is as it was";
     stack->deallocate(stack->allocate({.bytes = 1_KiB, .stream = stream}), stream);
   }
@@ -348,8 +352,21 @@ TEST_F(CudaStreams, ARequestBesideACaptureOfAnotherThreadDisturbsNothing) {
     const Expected<Block> by_default = opened->try_allocate({.bytes = 1_MiB});
     EXPECT_EQ(by_default.has_value(), kind != CudaKind::async);
     if (by_default) opened->deallocate(*by_default);
+    EXPECT_EQ(opened->stats().live_blocks.current, 0U);
     EXPECT_TRUE(fake().end_capture(captured));
   }
+}
+
+TEST_F(CudaStreams, AStreamMayBeMadeKnownInItsCapture) {
+  const auto opened = device();
+  CUstream_st* const handle = fake().make_stream(false);
+  opened->deallocate(opened->allocate(1_KiB));
+  fake().begin_capture(handle);
+  const Stream stream = opened->stream(handle);
+  EXPECT_TRUE(opened->is_captured(stream));
+  EXPECT_TRUE(fake().end_capture(handle));
+  EXPECT_EQ(opened->stream(handle), stream);
+  EXPECT_FALSE(opened->is_captured(stream));
 }
 
 TEST_F(CudaStreams, IdleBlocksAreHandedOutInACapture) {

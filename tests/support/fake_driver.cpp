@@ -147,16 +147,14 @@ CudaResult FakeDriver::synchronize_stream(CUstream_st* handle) {
 
 CudaResult FakeDriver::stream_context(CUstream_st* handle, CUctx_st** context) {
   CUstream_st* stream = nullptr;
-  if (const CudaResult code = find_anywhere(handle, stream); code != CudaResult::success)
-    return code;
+  if (const CudaResult code = ask_about(handle, stream); code != CudaResult::success) return code;
   *context = stream->context;
   return CudaResult::success;
 }
 
 CudaResult FakeDriver::stream_id(CUstream_st* handle, unsigned long long* id) {
   CUstream_st* stream = nullptr;
-  if (const CudaResult code = find_anywhere(handle, stream); code != CudaResult::success)
-    return code;
+  if (const CudaResult code = ask_about(handle, stream); code != CudaResult::success) return code;
   *id = stream->number;
   return CudaResult::success;
 }
@@ -184,7 +182,9 @@ CudaResult FakeDriver::wait_event(CUstream_st* handle, CUevent_st* event, unsign
 CudaResult FakeDriver::capture_info(CUstream_st* handle, CudaCaptureStatus* status,
                                     std::uint64_t* id) {
   CUstream_st* stream = nullptr;
-  if (const CudaResult code = find(handle, stream); code != CudaResult::success) return code;
+  if (const CudaResult code = enter(); code != CudaResult::success) return code;
+  if (const CudaResult code = find_anywhere(handle, stream); code != CudaResult::success)
+    return code;
   if (is_beside_capture(*stream)) return CudaResult::stream_capture_implicit;
   *id = stream->capture;
   *status = stream->capture == 0                      ? CudaCaptureStatus::none
@@ -408,6 +408,13 @@ CudaResult FakeDriver::find(CUstream_st* handle, CUstream_st*& stream) {
   return stream->context == current()
              ? CudaResult::success
              : misuse("a stream of another context", CudaResult::invalid_handle);
+}
+
+CudaResult FakeDriver::ask_about(CUstream_st* handle, CUstream_st*& stream) {
+  if (const CudaResult code = find_anywhere(handle, stream); code != CudaResult::success)
+    return code;
+  if (stream->capture != 0) return break_capture(stream->capture, "a captured stream is asked");
+  return forbid_unsafe();
 }
 
 CudaResult FakeDriver::enqueue_on(CUstream_st* handle, CUstream_st*& stream) {

@@ -265,6 +265,7 @@ class FakeDriver {
   CudaResult enter();
   CudaResult find(CUstream_st* handle, CUstream_st*& stream);
   /// The same, where something is then put into it.
+  CudaResult ask_about(CUstream_st* handle, CUstream_st*& stream);
   CudaResult enqueue_on(CUstream_st* handle, CUstream_st*& stream);
 
   // --- captures ---

@@ -50,6 +50,7 @@ CudaResult FakeDriver::free_host(void* memory) {
 }
 
 CudaResult FakeDriver::create_pool(CUmemPoolHandle_st** pool, const CudaPoolProperties* made) {
+  if (const CudaResult code = forbid_unsafe(); code != CudaResult::success) return code;
   const CudaPoolProperties wanted{
       .location = {.type = CudaLocationType::device, .id = made->location.id}};
   if (std::memcmp(made, &wanted, sizeof wanted) != 0 || !has_gpu(made->location.id))
@@ -60,6 +61,7 @@ CudaResult FakeDriver::create_pool(CUmemPoolHandle_st** pool, const CudaPoolProp
 }
 
 CudaResult FakeDriver::destroy_pool(CUmemPoolHandle_st* pool) {
+  if (const CudaResult code = forbid_unsafe(); code != CudaResult::success) return code;
   if (!pool->is_there) return misuse("a pool is destroyed twice", CudaResult::invalid_value);
   trim(*pool, 0, true);  // what is out stays
   pool->is_there = false;
@@ -67,12 +69,14 @@ CudaResult FakeDriver::destroy_pool(CUmemPoolHandle_st* pool) {
 }
 
 CudaResult FakeDriver::trim_pool(CUmemPoolHandle_st* pool, std::size_t keep) {
+  if (const CudaResult code = forbid_unsafe(); code != CudaResult::success) return code;
   if (!pool->is_there) return misuse("a pool that is gone", CudaResult::invalid_value);
   trim(*pool, keep, false);
   return CudaResult::success;
 }
 
 CudaResult FakeDriver::set_pool(CUmemPoolHandle_st* pool, CudaPoolAttribute key, void* value) {
+  if (const CudaResult code = forbid_unsafe(); code != CudaResult::success) return code;
   if (key != CudaPoolAttribute::release_threshold || !pool->is_there)
     return misuse("what is set of a pool", CudaResult::invalid_value);
   std::memcpy(&pool->threshold, value, sizeof pool->threshold);
@@ -80,6 +84,7 @@ CudaResult FakeDriver::set_pool(CUmemPoolHandle_st* pool, CudaPoolAttribute key,
 }
 
 CudaResult FakeDriver::get_pool(CUmemPoolHandle_st* pool, CudaPoolAttribute key, void* value) {
+  if (const CudaResult code = forbid_unsafe(); code != CudaResult::success) return code;
   if (!pool->is_there) return misuse("a pool that is gone", CudaResult::invalid_value);
   std::uint64_t sum = 0;
   for (const auto& chunk : pool->chunks)

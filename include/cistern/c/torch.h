@@ -40,13 +40,15 @@ struct CUstream_st; /* cudaStream_t is a pointer to it; null is the default stre
 void* cistern_torch_malloc(size_t bytes, int device, struct CUstream_st* stream);
 
 /** The same, but where that throws, this says why on standard error and returns null. For
- * torch.cuda.MemPool, whose allocator then gives back what it keeps and asks again. */
+ * torch.cuda.MemPool, whose own allocator can then raise torch.OutOfMemoryError; inside
+ * torch.cuda.use_mem_pool it may do so without giving back first what it keeps of this. */
 void* cistern_torch_try_malloc(size_t bytes, int device, struct CUstream_st* stream);
 
 /** Takes memory back in the order of `stream`, which need not be the one it was requested for; the
  * number of bytes is not looked at. Never throws: an address that is not live on this GPU is
- * reported on standard error and left alone, and a stream that the driver does not know is reported
- * and taken for the default one. */
+ * reported on standard error and left alone, and a stream of another context is reported and taken
+ * for the default one. A stream that was destroyed must not be named, here or below: the driver
+ * cannot tell it from any other address. */
 void cistern_torch_free(void* memory, size_t bytes, int device, struct CUstream_st* stream);
 
 /** Says that memory is in use on one more stream of its GPU: when it is freed, the stream that

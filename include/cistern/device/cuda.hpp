@@ -86,8 +86,10 @@ class CudaDevice final : public Device {
   /// CU_STREAM_LEGACY are the default stream. CU_STREAM_PER_THREAD is that of the calling thread.
   /// All devices in the context know it, so that a stack may fall back from one kind of memory on
   /// another; those of other contexts do not.
-  /// Throws std::invalid_argument for a stream of another context, std::runtime_error if the driver
-  /// fails. Thread-safe.
+  /// Throws std::invalid_argument for a stream of another context, unless that is captured, when it
+  /// must not be asked about, and std::runtime_error if the driver fails. A stream that the program
+  /// has destroyed must not be named: the driver does not know it from any other address.
+  /// Thread-safe.
   [[nodiscard]] Stream stream(CUstream_st* handle);
 
   /// True while the stream is captured into a graph.
